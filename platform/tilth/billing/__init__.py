@@ -1,0 +1,1 @@
+"""Prices, invoice lines and the invoice preview."""

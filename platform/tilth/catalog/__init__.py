@@ -1,0 +1,1 @@
+"""Verticals and base models on offer, and which tenant has which."""

@@ -1,0 +1,1 @@
+"""Files, row checks, frozen versions and splits."""

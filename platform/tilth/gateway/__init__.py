@@ -1,0 +1,1 @@
+"""The thin ASGI app: inference and every upload; key, hold, forward, settle."""

@@ -1,0 +1,1 @@
+"""Fine-tuned models: lineage, metrics, digest, model card."""

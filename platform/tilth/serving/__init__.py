@@ -1,0 +1,1 @@
+"""Deployments: which model answers under which name."""

@@ -1,0 +1,10 @@
+"""Registers the serving app."""
+
+from django.apps import AppConfig
+
+
+class ServingConfig(AppConfig):
+    """What answers predictions."""
+
+    name = "tilth.serving"
+    label = "serving"

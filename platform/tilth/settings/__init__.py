@@ -1,0 +1,1 @@
+"""Django settings by environment: base, dev, test, prod; env.py alone reads the environment."""

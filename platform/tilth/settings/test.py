@@ -1,0 +1,7 @@
+"""Settings of the test suite: real PostgreSQL, a fast password hasher, mails kept in memory."""
+
+from tilth.settings.base import *  # noqa: F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+WHITENOISE_AUTOREFRESH = True

@@ -1,0 +1,1 @@
+"""Organisations, memberships, roles, invitations, API keys and the audit log."""

@@ -1,0 +1,62 @@
+"""DRF's side of who is asking: an API key, or a session with its organisation; rights are denied by default."""
+
+from typing import Any
+
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from tilth.core.errors import Forbidden, Unauthenticated
+from tilth.tenants.principal import Principal
+from tilth.tenants.scopes import Scope
+from tilth.tenants.selectors import principal_of_key
+from tilth.tenants.sessions import principal_of_session
+
+MISSING = "You didn't provide an API key. Send it as 'Authorization: Bearer tilth_live_…'."
+
+
+class KeyOrSession(BaseAuthentication):
+    """``Authorization: Bearer <key>``, else the browser's session (with its CSRF check)."""
+
+    def authenticate(self, request: Request) -> tuple[Principal, None]:
+        """The principal; raises Unauthenticated."""
+        header = request.headers.get("Authorization", "")
+        if header:
+            return self._by_key(header), None
+        principal = principal_of_session(request._request)
+        if principal is None:
+            raise Unauthenticated(MISSING)
+        SessionAuthentication().enforce_csrf(request)
+        return principal, None
+
+    def authenticate_header(self, request: Request) -> str:
+        """Makes DRF answer 401, not 403."""
+        return "Bearer"
+
+    def _by_key(self, header: str) -> Principal:
+        scheme, _, secret = header.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated(MISSING)
+        return principal_of_key(secret.strip())
+
+
+class Scoped(BasePermission):
+    """A view names the scope of each method in ``scopes``; a method it does not name is denied."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """True, or raises Forbidden naming the scope."""
+        if request.method == "OPTIONS":
+            return True
+        scope: Scope | None = view.scopes.get(request.method)
+        if scope is None:
+            raise Forbidden(f"{request.method} is not allowed here.")
+        principal_of(request).need(scope)
+        return True
+
+
+def principal_of(request: Request) -> Principal:
+    """The principal that KeyOrSession found."""
+    principal = request.user
+    if not isinstance(principal, Principal):
+        raise Unauthenticated(MISSING)
+    return principal

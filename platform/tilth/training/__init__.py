@@ -1,0 +1,1 @@
+"""Fine-tuning jobs: states, leases, attempts, events, checkpoints, the fair dispatcher."""

@@ -1,0 +1,10 @@
+"""All routes of Django's part: OpenAI's /v1, the management API /api, the pages."""
+
+from django.urls import include, path
+from drf_spectacular.views import SpectacularAPIView
+
+urlpatterns = [
+    path("accounts/", include("allauth.urls")),
+    path("api/schema", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="schema"),
+    path("", include("tilth.tenants.urls")),
+]

@@ -1,0 +1,1 @@
+"""Meter events, device spans, holds and the ledger: append-only."""
