@@ -18,6 +18,7 @@ LANGUAGE_CODE = "en"
 SITE_NAME = "Tilth"
 
 INSTALLED_APPS = [
+    "tilth.dashboard",  # first: its templates dress allauth's pages
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -40,7 +41,6 @@ INSTALLED_APPS = [
     "tilth.training",
     "tilth.registry",
     "tilth.serving",
-    "tilth.dashboard",
 ]
 
 MIDDLEWARE = [
@@ -100,7 +100,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["tilth.tenants.authentication.Scoped"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "tilth.core.openapi.Schema",
     "EXCEPTION_HANDLER": "tilth.core.http.render_error",
     "UNAUTHENTICATED_USER": None,
 }
