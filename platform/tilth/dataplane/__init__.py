@@ -1,1 +1,1 @@
-"""The port to the data plane, its HTTP client and its in-process fake."""
+"""The only place that knows the data plane: the port, its HTTP client, its in-process fake."""

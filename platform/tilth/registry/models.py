@@ -1,0 +1,36 @@
+"""Fine-tuned models: which bytes, from which job and rows, how good."""
+
+from typing import ClassVar
+
+from django.db import models
+
+from tilth.core.models import TenantForeignKey, TenantModel
+
+
+class Model(TenantModel):
+    """A fine-tuned model; its digest names exactly its bytes."""
+
+    name = models.CharField(max_length=200)
+    """``ft:<base>:<organisation>:<suffix>:<8 hex>``."""
+    job = TenantForeignKey("training.Job", models.PROTECT, related_name="+")
+    version = TenantForeignKey("datasets.DatasetVersion", models.PROTECT, related_name="+")
+    version_sha256 = models.CharField(max_length=64)
+    vertical = models.CharField(max_length=60)
+    base_model = models.CharField(max_length=120)
+    base_revision = models.CharField(max_length=120)
+    path = models.CharField(max_length=300)
+    """Folder below TILTH_ARTIFACTS, ends with a slash."""
+    digest = models.CharField(max_length=80)
+    rung = models.CharField(max_length=20)
+    metrics = models.JSONField(default=dict)
+    report = models.JSONField(default=dict)
+    card = models.TextField(default="")
+    """The model card, Markdown."""
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta(TenantModel.Meta):
+        constraints: ClassVar = [
+            *TenantModel.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant_id", "name"], name="model_name_once"),
+            models.UniqueConstraint(fields=["tenant_id", "job"], name="one_model_per_job"),
+        ]
