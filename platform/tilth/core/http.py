@@ -126,7 +126,7 @@ class InfrastructureFaults:
 
 
 class RequestId:
-    """Middleware: every answer carries x-request-id; the SDK shows it to its user. It also answers for lost databases."""
+    """Middleware: every answer carries x-request-id; the SDK shows it to its user."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response

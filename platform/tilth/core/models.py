@@ -1,6 +1,6 @@
-"""The base of every tenant's table: a tenant, a time-ordered id, a manager that fails closed, composite foreign keys."""
+"""The base of every tenant's table: a tenant, a time-ordered id, a manager that fails closed, composite references."""
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.db import models
 
@@ -8,11 +8,13 @@ from tilth.core.clock import now
 from tilth.core.ids import uuid7
 from tilth.core.scope import current_tenant
 
+M = TypeVar("M", bound=models.Model)
 
-class TenantManager(models.Manager):  # type: ignore[type-arg]
+
+class TenantManager(models.Manager[M]):
     """Only rows of the open scope's tenant; outside a scope it raises NoTenant."""
 
-    def get_queryset(self) -> models.QuerySet[Any]:
+    def get_queryset(self) -> models.QuerySet[M]:
         """Says WHERE tenant_id beside what row-level security says, so that indexes are used."""
         return super().get_queryset().filter(tenant_id=current_tenant())
 
@@ -37,7 +39,7 @@ class TenantModel(models.Model):
     @classmethod
     def locked(cls, **where: Any) -> Self | None:
         """The row, locked for this transaction; None if there is none."""
-        return cls.objects.select_for_update().filter(**where).first()  # type: ignore[no-any-return]
+        return cls.objects.select_for_update().filter(**where).first()
 
 
 class TenantForeignKey(models.ForeignKey):  # type: ignore[type-arg]

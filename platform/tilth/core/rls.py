@@ -1,4 +1,4 @@
-"""Row-level security: the migration operations that lock a tenant's table, and the refusal of roles that see past it."""
+"""Row-level security: migration operations that lock a tenant's table; the refusal of roles that see past it."""
 
 from typing import Any
 
@@ -124,7 +124,9 @@ class TenantTable(Sql):
             statements.append(f'REVOKE SELECT ON "{table}" FROM "{system_role()}"')
         if self.append_only:
             statements.append(f'GRANT UPDATE, DELETE ON "{table}" TO "{app_role()}"')
-        dropped = [f'ALTER TABLE "{table}" DROP CONSTRAINT "{_name(table, column)}"' for column, _ in _references(model)]
+        dropped = [
+            f'ALTER TABLE "{table}" DROP CONSTRAINT "{_name(table, column)}"' for column, _ in _references(model)
+        ]
         return [
             *statements,
             *dropped,

@@ -1,4 +1,4 @@
-"""The current tenant: opened per service call, told to PostgreSQL, restored on leaving; without one every query fails."""
+"""The current tenant: opened per service call, told to PostgreSQL, restored on leaving; without it queries fail."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def tenant_scope(tenant: UUID) -> Iterator[None]:
 
 @contextmanager
 def lookup_scope(setting: str, value: str) -> Iterator[None]:
-    """Within a transaction, sets what one policy looks at (``tilth.tenant``, ``tilth.user``, ``tilth.token_sha256``)."""
+    """Within a transaction, sets what one policy looks at (``tilth.tenant``, ``tilth.user``, …)."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(current_setting(%s, true), ''), set_config(%s, %s, true)", [setting, setting, value]

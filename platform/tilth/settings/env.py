@@ -1,4 +1,4 @@
-"""The one place that reads the environment: typed, by topic, with units; a missing value fails at start with a sentence."""
+"""The one place that reads the environment: typed, with units; a missing value fails at start with a sentence."""
 
 import os
 from collections.abc import Mapping

@@ -80,9 +80,7 @@ class MemberListView(APIView):
         """Invites an address; the token is shown this once."""
         body = _valid(self.In, request)
         by = principal_of(request)
-        made, token = services.invitation_create(
-            tenant=by.tenant, by=by, email=body["email"], role=Role(body["role"])
-        )
+        made, token = services.invitation_create(tenant=by.tenant, by=by, email=body["email"], role=Role(body["role"]))
         facts = {"email": made.email, "role": made.role, "token": token, "expires_at": made.expires_at}
         return Response(self.Invited(facts).data, status=201)
 
@@ -99,9 +97,7 @@ class MemberView(APIView):
     def patch(self, request: Request, member: str) -> Response:
         """Another role."""
         body, by = _valid(self.In, request), principal_of(request)
-        services.member_change(
-            tenant=by.tenant, by=by, member=ids.parse("member", member), role=Role(body["role"])
-        )
+        services.member_change(tenant=by.tenant, by=by, member=ids.parse("member", member), role=Role(body["role"]))
         changed = next(m for m in selectors.member_list(tenant=by.tenant) if ids.public("member", m[0].id) == member)
         return Response(_member(*changed))
 

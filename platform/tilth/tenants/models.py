@@ -17,7 +17,7 @@ class Organisation(TenantModel):
 
     name = models.CharField(max_length=100)
     slug = models.SlugField(max_length=40)
-    """In the names of its models, ``ft:<base>:<slug>:<suffix>:<id>``; not unique, since uniqueness would tell of others."""
+    """In the names of its models, ``ft:<base>:<slug>:…``; not unique, since uniqueness would tell of others."""
 
     class Meta(TenantModel.Meta):
         constraints: ClassVar = [

@@ -35,9 +35,7 @@ def principal_of_user(user: UUID, tenant: UUID | None) -> Principal | None:
     if chosen is None:
         return None
     role = Role(chosen.role)
-    return Principal(
-        tenant=chosen.tenant_id, actor=f"user:{user.hex}", scopes=ROLE_SCOPES[role], role=role, user=user
-    )
+    return Principal(tenant=chosen.tenant_id, actor=f"user:{user.hex}", scopes=ROLE_SCOPES[role], role=role, user=user)
 
 
 def memberships_of_user(user: UUID) -> list[Membership]:

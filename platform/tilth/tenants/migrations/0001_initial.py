@@ -11,7 +11,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -20,117 +19,178 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='AuditEntry',
+            name="AuditEntry",
             fields=[
-                ('id', models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
-                ('created_at', models.DateTimeField(default=tilth.core.clock.now, editable=False)),
-                ('actor', models.CharField(max_length=80)),
-                ('action', models.CharField(max_length=60)),
-                ('object', models.CharField(max_length=120)),
-                ('detail', models.JSONField(default=dict)),
+                (
+                    "id",
+                    models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
+                ),
+                ("tenant_id", models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
+                ("created_at", models.DateTimeField(default=tilth.core.clock.now, editable=False)),
+                ("actor", models.CharField(max_length=80)),
+                ("action", models.CharField(max_length=60)),
+                ("object", models.CharField(max_length=120)),
+                ("detail", models.JSONField(default=dict)),
             ],
             options={
-                'abstract': False,
-                'base_manager_name': 'unscoped',
-                'default_manager_name': 'objects',
-                'indexes': [models.Index(fields=['tenant_id', '-created_at'], name='audit_by_time')],
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'id'), name='tenants_auditentry_key')],
+                "abstract": False,
+                "base_manager_name": "unscoped",
+                "default_manager_name": "objects",
+                "indexes": [models.Index(fields=["tenant_id", "-created_at"], name="audit_by_time")],
+                "constraints": [models.UniqueConstraint(fields=("tenant_id", "id"), name="tenants_auditentry_key")],
             },
             managers=[
-                ('objects', django.db.models.manager.Manager()),
-                ('unscoped', django.db.models.manager.Manager()),
+                ("objects", django.db.models.manager.Manager()),
+                ("unscoped", django.db.models.manager.Manager()),
             ],
         ),
         migrations.CreateModel(
-            name='Invitation',
+            name="Invitation",
             fields=[
-                ('id', models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
-                ('created_at', models.DateTimeField(default=tilth.core.clock.now, editable=False)),
-                ('email', models.EmailField(max_length=254)),
-                ('role', models.CharField(choices=[('owner', 'owner'), ('admin', 'admin'), ('developer', 'developer'), ('viewer', 'viewer'), ('billing', 'billing')], max_length=16)),
-                ('token_sha256', models.CharField(db_index=True, max_length=64)),
-                ('expires_at', models.DateTimeField()),
-                ('accepted_at', models.DateTimeField(null=True)),
+                (
+                    "id",
+                    models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
+                ),
+                ("tenant_id", models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
+                ("created_at", models.DateTimeField(default=tilth.core.clock.now, editable=False)),
+                ("email", models.EmailField(max_length=254)),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("owner", "owner"),
+                            ("admin", "admin"),
+                            ("developer", "developer"),
+                            ("viewer", "viewer"),
+                            ("billing", "billing"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("token_sha256", models.CharField(db_index=True, max_length=64)),
+                ("expires_at", models.DateTimeField()),
+                ("accepted_at", models.DateTimeField(null=True)),
             ],
             options={
-                'abstract': False,
-                'base_manager_name': 'unscoped',
-                'default_manager_name': 'objects',
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'id'), name='tenants_invitation_key')],
+                "abstract": False,
+                "base_manager_name": "unscoped",
+                "default_manager_name": "objects",
+                "constraints": [models.UniqueConstraint(fields=("tenant_id", "id"), name="tenants_invitation_key")],
             },
             managers=[
-                ('objects', django.db.models.manager.Manager()),
-                ('unscoped', django.db.models.manager.Manager()),
+                ("objects", django.db.models.manager.Manager()),
+                ("unscoped", django.db.models.manager.Manager()),
             ],
         ),
         migrations.CreateModel(
-            name='Organisation',
+            name="Organisation",
             fields=[
-                ('id', models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
-                ('created_at', models.DateTimeField(default=tilth.core.clock.now, editable=False)),
-                ('name', models.CharField(max_length=100)),
-                ('slug', models.SlugField(max_length=40)),
+                (
+                    "id",
+                    models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
+                ),
+                ("tenant_id", models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
+                ("created_at", models.DateTimeField(default=tilth.core.clock.now, editable=False)),
+                ("name", models.CharField(max_length=100)),
+                ("slug", models.SlugField(max_length=40)),
             ],
             options={
-                'abstract': False,
-                'base_manager_name': 'unscoped',
-                'default_manager_name': 'objects',
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'id'), name='tenants_organisation_key'), models.CheckConstraint(condition=models.Q(('id', models.F('tenant_id'))), name='organisation_is_its_tenant')],
+                "abstract": False,
+                "base_manager_name": "unscoped",
+                "default_manager_name": "objects",
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant_id", "id"), name="tenants_organisation_key"),
+                    models.CheckConstraint(
+                        condition=models.Q(("id", models.F("tenant_id"))), name="organisation_is_its_tenant"
+                    ),
+                ],
             },
             managers=[
-                ('objects', django.db.models.manager.Manager()),
-                ('unscoped', django.db.models.manager.Manager()),
+                ("objects", django.db.models.manager.Manager()),
+                ("unscoped", django.db.models.manager.Manager()),
             ],
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
-                ('created_at', models.DateTimeField(default=tilth.core.clock.now, editable=False)),
-                ('name', models.CharField(max_length=100)),
-                ('prefix', models.CharField(max_length=16)),
-                ('last4', models.CharField(max_length=4)),
-                ('secret_sha256', models.CharField(db_index=True, max_length=64)),
-                ('scopes', models.JSONField()),
-                ('expires_at', models.DateTimeField(null=True)),
-                ('revoked_at', models.DateTimeField(null=True)),
-                ('last_used_at', models.DateTimeField(null=True)),
-                ('monthly_cap_micro_usd', models.BigIntegerField(null=True)),
-                ('replaces', tilth.core.models.TenantForeignKey(db_constraint=False, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.apikey')),
+                (
+                    "id",
+                    models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
+                ),
+                ("tenant_id", models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
+                ("created_at", models.DateTimeField(default=tilth.core.clock.now, editable=False)),
+                ("name", models.CharField(max_length=100)),
+                ("prefix", models.CharField(max_length=16)),
+                ("last4", models.CharField(max_length=4)),
+                ("secret_sha256", models.CharField(db_index=True, max_length=64)),
+                ("scopes", models.JSONField()),
+                ("expires_at", models.DateTimeField(null=True)),
+                ("revoked_at", models.DateTimeField(null=True)),
+                ("last_used_at", models.DateTimeField(null=True)),
+                ("monthly_cap_micro_usd", models.BigIntegerField(null=True)),
+                (
+                    "replaces",
+                    tilth.core.models.TenantForeignKey(
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.apikey",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
-                'base_manager_name': 'unscoped',
-                'default_manager_name': 'objects',
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'id'), name='tenants_apikey_key')],
+                "abstract": False,
+                "base_manager_name": "unscoped",
+                "default_manager_name": "objects",
+                "constraints": [models.UniqueConstraint(fields=("tenant_id", "id"), name="tenants_apikey_key")],
             },
             managers=[
-                ('objects', django.db.models.manager.Manager()),
-                ('unscoped', django.db.models.manager.Manager()),
+                ("objects", django.db.models.manager.Manager()),
+                ("unscoped", django.db.models.manager.Manager()),
             ],
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False)),
-                ('tenant_id', models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
-                ('created_at', models.DateTimeField(default=tilth.core.clock.now, editable=False)),
-                ('role', models.CharField(choices=[('owner', 'owner'), ('admin', 'admin'), ('developer', 'developer'), ('viewer', 'viewer'), ('billing', 'billing')], max_length=16)),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.UUIDField(default=tilth.core.ids.uuid7, editable=False, primary_key=True, serialize=False),
+                ),
+                ("tenant_id", models.UUIDField(default=tilth.core.scope.current_tenant, editable=False)),
+                ("created_at", models.DateTimeField(default=tilth.core.clock.now, editable=False)),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("owner", "owner"),
+                            ("admin", "admin"),
+                            ("developer", "developer"),
+                            ("viewer", "viewer"),
+                            ("billing", "billing"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
-                'base_manager_name': 'unscoped',
-                'default_manager_name': 'objects',
-                'constraints': [models.UniqueConstraint(fields=('tenant_id', 'id'), name='tenants_membership_key'), models.UniqueConstraint(fields=('tenant_id', 'user'), name='one_membership_per_user')],
+                "abstract": False,
+                "base_manager_name": "unscoped",
+                "default_manager_name": "objects",
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant_id", "id"), name="tenants_membership_key"),
+                    models.UniqueConstraint(fields=("tenant_id", "user"), name="one_membership_per_user"),
+                ],
             },
             managers=[
-                ('objects', django.db.models.manager.Manager()),
-                ('unscoped', django.db.models.manager.Manager()),
+                ("objects", django.db.models.manager.Manager()),
+                ("unscoped", django.db.models.manager.Manager()),
             ],
         ),
     ]
