@@ -17,7 +17,6 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,55 @@
+"""The data plane's settings: the only place here that reads the environment; typed, by topic, with units."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the surroundings say; every process of the data plane reads the same."""
+
+    host: str
+    port: int
+    """Where the ingress listens."""
+    verify_key: Path
+    """Ed25519 public key, PEM: checks tokens and grants."""
+    models: Path | None
+    """Folder of base models (``local:`` sources)."""
+    heartbeat_s: float
+    """Seconds between a trainer's signs of life."""
+    warm_trainers: int
+    """Trainers kept waiting with their base model loaded."""
+    max_trainers: int
+    """Trainers at work at one time, waiting ones not counted."""
+    slots: int
+    """Adapters that a host keeps on its device."""
+    threads: int
+    """Threads of torch in each process."""
+    ray_address: str
+
+
+def settings(source: Mapping[str, str] = os.environ) -> Settings:
+    """Reads and types the environment; raises ValueError naming the variable at fault."""
+    models = source.get("TILTH_MODELS", "")
+    return Settings(
+        host=source.get("TILTH_DATAPLANE_HOST", "127.0.0.1"),
+        port=_integer(source, "TILTH_DATAPLANE_PORT", 8100),
+        verify_key=Path(source.get("TILTH_VERIFY_KEY", "var/keys/verify.pem")),
+        models=Path(models) if models else None,
+        heartbeat_s=float(source.get("TILTH_HEARTBEAT_S", "10")),
+        warm_trainers=_integer(source, "TILTH_WARM_TRAINERS", 1),
+        max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
+        slots=_integer(source, "TILTH_SLOTS", 64),
+        threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
+        ray_address=source.get("RAY_ADDRESS", "auto"),
+    )
+
+
+def _integer(source: Mapping[str, str], name: str, default: int) -> int:
+    text = source.get(name, "")
+    try:
+        return int(text) if text else default
+    except ValueError:
+        raise ValueError(f"{name} must be a whole number, found {text!r}") from None

@@ -1,0 +1,111 @@
+"""Object storage as a job may use it: nothing is read or written without a grant signed by the control plane."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+import fsspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from fsspec.core import url_to_fs
+from tilth.contract.errors import GrantRefused
+from tilth.contract.messages import Grant
+
+CHUNK = 1 << 20
+
+
+def load_verify_key(path: Path) -> Ed25519PublicKey:
+    """The control plane's public key; raises ValueError if the file holds another kind."""
+    key = load_pem_public_key(path.read_bytes())
+    if not isinstance(key, Ed25519PublicKey):
+        raise ValueError(f"{path} holds a {type(key).__name__}; expected an Ed25519 public key (TILTH_VERIFY_KEY)")
+    return key
+
+
+class Storage:
+    """Reads and writes by grants; on files the signature is all that stands between jobs."""
+
+    def __init__(self, verify_key: Ed25519PublicKey, now: Callable[[], float] = time.time) -> None:
+        self._verify_key = verify_key
+        self._now = now
+
+    def read(self, grant: Grant, name: str = "") -> bytes:
+        """One object, or ``name`` below a prefix; FileNotFoundError, GrantRefused if the bytes are others."""
+        fs, path = self._open(grant, "read", name)
+        data: bytes = fs.cat_file(path)
+        if grant.sha256 and not name:
+            _check(hashlib.sha256(data).hexdigest(), grant)
+        return data
+
+    def fetch(self, grant: Grant, folder: Path) -> Path:
+        """A local path of the object: in place on files, else downloaded into ``folder``; its sha256 is checked."""
+        fs, path = self._open(grant, "read", "")
+        local = Path(path)
+        if not _is_local(fs):
+            local = folder / PurePosixPath(path).name
+            fs.get_file(path, str(local))
+        if grant.sha256:
+            _check(_sha256(local), grant)
+        return local
+
+    def names(self, grant: Grant) -> list[str]:
+        """Relative names of the objects below a prefix, sorted; none if there is nothing yet."""
+        fs, path = self._open(grant, "read", "")
+        root = path.rstrip("/") + "/"
+        try:
+            found = fs.find(root)
+        except FileNotFoundError:
+            return []
+        return sorted(name.removeprefix(root) for name in found if not name.endswith(".part"))
+
+    def write(self, grant: Grant, name: str, data: bytes) -> None:
+        """Writes below a prefix; the object appears whole or not at all."""
+        fs, path = self._open(grant, "write", name)
+        if not _is_local(fs):
+            fs.pipe_file(path, data)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid4().hex}.part")
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+
+    def _open(self, grant: Grant, method: str, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
+        self._verify(grant, method)
+        if bool(name) and not grant.url.endswith("/"):
+            raise GrantRefused(f"the grant names the one object {grant.url}; {name!r} below it was asked for")
+        if name and (name.startswith("/") or ".." in PurePosixPath(name).parts):
+            raise GrantRefused(f"{name!r} leads out of the granted prefix")
+        fs, path = url_to_fs(grant.url + name)
+        return fs, path
+
+    def _verify(self, grant: Grant, method: str) -> None:
+        try:
+            self._verify_key.verify(bytes.fromhex(grant.signature), grant.signed_bytes())
+        except (InvalidSignature, ValueError):
+            raise GrantRefused(f"the grant for {grant.url} is not signed by the control plane") from None
+        if grant.expires_at < self._now():
+            raise GrantRefused(f"the grant for {grant.url} has expired; ask the control plane for a new one")
+        if grant.method != method:
+            raise GrantRefused(f"the grant for {grant.url} allows to {grant.method}, not to {method}")
+
+
+def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    return "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(found: str, grant: Grant) -> None:
+    if found != grant.sha256:
+        raise GrantRefused(f"{grant.url} has sha256 {found}, granted is {grant.sha256}; the object was changed")
