@@ -1,0 +1,52 @@
+# Tilth: `make demo` shows the whole way of one datum; `make test` passes the tests. Needs Python >= 3.11 and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# On Linux the default wheel of torch brings CUDA; for a CPU-only machine give pip its index, e.g.
+# PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu".
+PIP_EXTRA ?=
+ONCE ?=
+DATA ?=
+TEST ?=
+NAME ?=
+FULL ?=
+# The fast gate reads settings but needs no server.
+GATE := TILTH_SECRET_KEY=gate DATABASE_URL=postgresql://tilth_app@/tilth DATABASE_URL_OWNER=postgresql://tilth_owner@/tilth \
+        DATABASE_URL_SYSTEM=postgresql://tilth_system@/tilth DJANGO_SETTINGS_MODULE=tilth.settings.test
+FAST := not ray and not browser and not slow and not stack and not data
+
+.PHONY: demo up test check bench clean format
+.DEFAULT_GOAL := demo
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tilth needs Python >= 3.11, found " + sys.version)'
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_EXTRA) -c constraints.txt -e '.[demo,test]'
+	touch $@
+
+demo: $(STAMP)
+	@$(BIN)/python -m tilth.local demo $(if $(ONCE),--once) $(if $(DATA),--data '$(DATA)') $(if $(TEST),--test '$(TEST)')
+
+up: $(STAMP)
+	@$(BIN)/python -m tilth.local up
+
+check: $(STAMP)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+	$(GATE) $(BIN)/mypy platform/tilth inference verticals tests
+	$(GATE) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
+	$(BIN)/python -m pytest -q -m "$(FAST)"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q $(if $(FULL),,-m "not data")
+
+bench: $(STAMP)
+	$(BIN)/python tests/bench $(if $(NAME),--name '$(NAME)') $(if $(FULL),--full)
+
+format: $(STAMP)
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+clean:
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis
