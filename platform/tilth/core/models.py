@@ -48,3 +48,19 @@ class TenantForeignKey(models.ForeignKey):  # type: ignore[type-arg]
     def __init__(self, to: Any, on_delete: Any, **kwargs: Any) -> None:
         kwargs["db_constraint"] = False
         super().__init__(to, on_delete, **kwargs)
+
+
+class FirstReply(TenantModel):
+    """The first reply to a POST, so that a retry of the same request gets it again and does nothing."""
+
+    request = models.CharField(max_length=64)
+    """sha256 over who asked, method, path and body."""
+    key = models.CharField(max_length=255, default="")
+    """The Idempotency-Key, if one was sent."""
+    body = models.JSONField()
+
+    class Meta(TenantModel.Meta):
+        indexes = [
+            models.Index(fields=["tenant_id", "request"], name="reply_by_request"),
+            models.Index(fields=["tenant_id", "key"], name="reply_by_key", condition=~models.Q(key="")),
+        ]

@@ -2,6 +2,7 @@
 
 import http.client
 import threading
+import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeVar
@@ -41,6 +42,7 @@ class HttpDataPlane:
         self._bearer = bearer
         self._timeout_s = timeout_s
         self._local = threading.local()
+        self._open: weakref.WeakSet[http.client.HTTPConnection] = weakref.WeakSet()
 
     def start(self, spec: JobSpec) -> JobStatus:
         """PUT of the whole specification; repeating it starts nothing twice."""
@@ -65,6 +67,11 @@ class HttpDataPlane:
     def health(self) -> Health:
         """Answers in milliseconds."""
         return self._call("GET", "/health", Health)
+
+    def close(self) -> None:
+        """Closes the connections of all threads; the next call opens one again."""
+        for connection in self._open:
+            connection.close()
 
     def _call(
         self, method: str, path: str, shape: type[M], body: Message | None = None, timeout_s: float | None = None
@@ -91,13 +98,16 @@ class HttpDataPlane:
             except (OSError, http.client.HTTPException) as cause:
                 connection.close()
                 if fresh or not kept or isinstance(cause, TimeoutError):
-                    raise DataPlaneDown(f"the data plane at {self._address[0]}:{self._address[1]}: {cause!r}") from cause
+                    raise DataPlaneDown(
+                        f"the data plane at {self._address[0]}:{self._address[1]}: {cause!r}"
+                    ) from cause
         raise AssertionError("the loop above returns or raises")
 
     def _connection(self, fresh: bool, timeout_s: float) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None or fresh:
             connection = self._local.connection = http.client.HTTPConnection(*self._address)
+            self._open.add(connection)
         connection.timeout = timeout_s
         if connection.sock is not None:
             connection.sock.settimeout(timeout_s)

@@ -1,4 +1,4 @@
-"""The control plane's Ed25519 key: it signs every request and every grant; the data plane holds only the public half."""
+"""The control plane's Ed25519 key: it signs each request and each grant; the data plane has the public half only."""
 
 from functools import cache
 

@@ -1,0 +1,78 @@
+"""Retries of a POST get the first one's reply: by Idempotency-Key, or as the openai SDK marks them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from rest_framework.request import Request
+
+from tilth.core.clock import now
+from tilth.core.errors import Busy, Unprocessable
+from tilth.core.models import FirstReply
+from tilth.core.scope import in_tenant
+
+REMEMBERED = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What identifies a request."""
+
+    fingerprint: str
+    """sha256 over who asked, method, path and body, hex."""
+    retried: bool
+    """The SDK says that it sent this before."""
+    key: str
+    """Its Idempotency-Key, or an empty text."""
+
+
+def asked(request: Request, actor: str) -> Asked:
+    """Reads it off a request; call it before ``request.data``."""
+    whole = f"{actor}\0{request.method}\0{request.path}\0{sha256(request._request.body).hexdigest()}"
+    return Asked(
+        fingerprint=sha256(whole.encode()).hexdigest(),
+        retried=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        key=request.headers.get("Idempotency-Key", "")[:255],
+    )
+
+
+@in_tenant
+def once(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The reply to a request: the first one's if this is a retry, else what ``make`` makes, in one transaction with it.
+
+    Raises Busy while the first is under way, Unprocessable if the key was used for another request.
+    """
+    _lock(request)
+    found = _first(request)
+    if found is not None:
+        return dict(found.body)
+    reply = make()
+    FirstReply.objects.filter(created_at__lt=now() - REMEMBERED).delete()
+    FirstReply.objects.create(request=request.fingerprint, key=request.key, body=reply)
+    return reply
+
+
+def _lock(request: Asked) -> None:
+    """A retry is told to come again; an equal request that is none waits, then does its own work."""
+    what = [request.key or request.fingerprint]
+    with connection.cursor() as cursor:
+        if not (request.retried or request.key):
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", what)
+            return
+        cursor.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 1))", what)
+        if not cursor.fetchone()[0]:
+            raise Busy("The same request is still being worked on; its reply can be had in a moment.")
+
+
+def _first(request: Asked) -> FirstReply | None:
+    recent = FirstReply.objects.filter(created_at__gte=now() - REMEMBERED).order_by("-created_at")
+    if request.key:
+        found: FirstReply | None = recent.filter(key=request.key).first()
+        if found is not None and found.request != request.fingerprint:
+            raise Unprocessable("This Idempotency-Key was used for another request; use a fresh one.")
+        return found
+    return recent.filter(request=request.fingerprint).first() if request.retried else None

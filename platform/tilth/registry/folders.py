@@ -1,0 +1,70 @@
+"""Checks a model's folder in storage against its manifest before anything believes in it."""
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from tilth.contract.digest import MANIFEST, folder_digest
+from tilth.core import storage
+
+
+class FolderRefused(Exception):
+    """The folder is not what its manifest, or the trainer, says; tells what was found."""
+
+
+@dataclass(frozen=True)
+class VerifiedFolder:
+    """A folder whose every byte was hashed just now."""
+
+    path: str
+    """Below TILTH_ARTIFACTS, ends with a slash."""
+    digest: str
+    manifest: dict[str, Any]
+    card: str
+
+
+def verify_folder(path: str, told: str) -> VerifiedFolder:
+    """Hashes every file the manifest names; raises FolderRefused unless all agree with the digest that was told."""
+    manifest = _manifest(path)
+    hashes = {name: _sha256(path, name) for name in manifest["files"]}
+    wrong = sorted(name for name, value in manifest["files"].items() if hashes[name] != value)
+    if wrong:
+        raise FolderRefused(f"{wrong[0]} below {path} has other bytes than its manifest says")
+    digest = folder_digest(hashes)
+    if not digest == manifest.get("digest") == told:
+        raise FolderRefused(
+            f"{path} has digest {digest}, its manifest says {manifest.get('digest')}, its trainer {told}"
+        )
+    card = _read(path, "README.md").decode(errors="replace") if "README.md" in hashes else ""
+    return VerifiedFolder(path=path, digest=digest, manifest=manifest, card=card)
+
+
+def _manifest(path: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(_read(path, MANIFEST))
+    except ValueError as cause:
+        raise FolderRefused(f"{path}{MANIFEST} is no JSON: {cause}") from cause
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not all("/" not in name and ".." not in name for name in files):
+        raise FolderRefused(f"{path}{MANIFEST} lists no files, or files outside its folder")
+    return manifest
+
+
+def _sha256(path: str, name: str) -> str:
+    whole = sha256()
+    try:
+        with storage.open(path + name) as file:
+            while chunk := file.read(1 << 20):
+                whole.update(chunk)
+    except FileNotFoundError:
+        raise FolderRefused(f"{name} is missing below {path}") from None
+    return whole.hexdigest()
+
+
+def _read(path: str, name: str) -> bytes:
+    try:
+        with storage.open(path + name) as file:
+            return bytes(file.read())
+    except FileNotFoundError:
+        raise FolderRefused(f"{name} is missing below {path}") from None

@@ -1,0 +1,45 @@
+"""Writes of deployments."""
+
+from uuid import UUID
+
+from tilth.core.clock import now
+from tilth.core.errors import Invalid, NotFound
+from tilth.core.ids import public
+from tilth.core.scope import in_tenant
+from tilth.core.wake import wake_worker
+from tilth.registry.models import Model
+from tilth.serving.models import Deployment
+
+
+@in_tenant
+def deployment_create(*, tenant: UUID, name: str, model: UUID) -> Deployment:
+    """A model answers under a name, at once; asking for what is there already changes nothing."""
+    if not Model.objects.filter(id=model, deleted_at=None).exists():
+        raise NotFound.of("model", public("ftm", model))
+    standing: Deployment | None = Deployment.locked(name=name, deleted_at=None)
+    if standing is not None and standing.model_id != model:
+        raise Invalid(f"The name {name!r} is taken by another model; delete that deployment first.", param="name")
+    wake_worker()
+    return standing or Deployment.objects.create(name=name, model_id=model)
+
+
+@in_tenant
+def deployment_loaded(*, tenant: UUID, deployment: UUID) -> None:
+    """The worker has asked for it once."""
+    Deployment.objects.filter(id=deployment).update(loaded_at=now())
+
+
+@in_tenant
+def deployment_delete(*, tenant: UUID, deployment: UUID) -> None:
+    """The name answers no more; the model stays."""
+    found = Deployment.locked(id=deployment, deleted_at=None)
+    if found is None:
+        raise NotFound.of("deployment", public("dep", deployment))
+    found.deleted_at = now()
+    found.save(update_fields=["deleted_at"])
+
+
+@in_tenant
+def deployments_end(*, tenant: UUID, model: UUID) -> None:
+    """All of a model's deployments, since it is deleted."""
+    Deployment.objects.filter(model_id=model, deleted_at=None).update(deleted_at=now())

@@ -1,0 +1,48 @@
+"""What a job will take, told before it starts: device time by rows, as finished jobs took it; cost by its price."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from tilth.core.money import Price
+
+DEFAULT_MS_PER_ROW = {"baseline": 1.0, "probe": 8.0, "lora": 60.0}
+"""Device-milliseconds for each row by highest rung, on two CPU cores; used until LEARNED_FROM jobs have finished."""
+LEARNED_FROM = 5
+SETUP_MS = 2_000
+CAP_FACTOR = 6
+CAP_MINIMUM_MS = 300_000
+"""A job may use at most CAP_FACTOR times its estimate, and at least this is allowed."""
+
+
+def ms_per_row(finished: Sequence[tuple[int, int]], rung: str) -> float:
+    """Median over finished jobs' (device ms, rows); the default while there are too few."""
+    rates = [max(0, spent - SETUP_MS) / rows for spent, rows in finished if rows]
+    return median(rates) if len(rates) >= LEARNED_FROM else DEFAULT_MS_PER_ROW[rung]
+
+
+def estimate_ms(rows: int, rate: float) -> int:
+    """Device time of a whole job."""
+    return SETUP_MS + int(rows * rate)
+
+
+def cap_ms(estimate: int) -> int:
+    """Device time after which a job ends with its best: the hold covers this much."""
+    return max(CAP_MINIMUM_MS, CAP_FACTOR * estimate)
+
+
+def shown(estimate: int | None, cap: int | None, price: Price | None) -> dict[str, Any] | None:
+    """As customers see it; None before the files are checked."""
+    if estimate is None or cap is None or price is None:
+        return None
+    return {
+        "seconds": estimate // 1000,
+        "cost_micro_usd": price.ceil(estimate),
+        "at_most_seconds": cap // 1000,
+        "at_most_micro_usd": price.ceil(cap),
+    }
+
+
+def queue_position(own_ahead: int, others: Sequence[int]) -> int:
+    """Place in the queue, from 1, when customers take turns: each other one goes at most as often as we do before."""
+    return 1 + own_ahead + sum(min(waiting, own_ahead + 1) for waiting in others)

@@ -1,0 +1,217 @@
+"""A customer's writes of jobs, and the step from checked files into the queue."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from tilth.contract.messages import TrainingOptions
+from tilth.core.clock import now
+from tilth.core.crash import crash_point
+from tilth.core.errors import Invalid, NotFound, PaymentRequired, TilthError
+from tilth.core.ids import public
+from tilth.core.money import Price
+from tilth.core.scope import in_tenant
+from tilth.core.wake import wake_worker
+from tilth.datasets.models import DatasetVersion
+from tilth.datasets.selectors import file_get
+from tilth.tenants.principal import Principal
+from tilth.tenants.services import audit
+from tilth.training.estimates import cap_ms, estimate_ms, ms_per_row
+from tilth.training.models import Job
+from tilth.training.queue import finished_rates
+from tilth.training.states import ACTIVE, State, Stop
+from tilth.training.story import tell
+from tilth.usage import services as usage
+
+UNIT = "training.device_ms"
+HOLD_LIFE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a customer asks for."""
+
+    vertical: str
+    base_model: str
+    training_file: UUID
+    validation_file: UUID | None = None
+    test_file: UUID | None = None
+    columns: dict[str, str] | None = None
+    accept_bad_rows: bool = False
+    suffix: str = ""
+    options: TrainingOptions = field(default_factory=TrainingOptions)
+    asked: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@in_tenant
+def job_create(*, tenant: UUID, by: Principal, order: Order) -> UUID:
+    """A job whose files are to be checked next; nothing is paid before that. Raises NotFound for unknown files."""
+    files = {
+        name: usable_file(tenant=tenant, file=value, param=name)
+        for name in ("training_file", "validation_file", "test_file")
+        if (value := getattr(order, name)) is not None
+    }
+    job = Job(
+        **{f"{name}_id": value for name, value in files.items()},
+        vertical=order.vertical, base_model=order.base_model, columns=order.columns,
+        accept_bad_rows=order.accept_bad_rows, suffix=order.suffix, options=order.options.model_dump(mode="json"),
+        asked=order.asked, metadata=order.metadata,
+    )  # fmt: skip
+    job.save()
+    tell(job, f"Created fine-tuning job: {public('ftjob', job.id)}")
+    tell(job, "Validating training file: " + public("file", order.training_file))
+    job.save(update_fields=["event_count"])
+    audit(by.actor, "job.create", job.id.hex)
+    wake_worker()
+    return job.id
+
+
+@in_tenant
+def job_validated(*, tenant: UUID, job: UUID, version: UUID) -> None:
+    """Files are checked and frozen: the price is stamped, the money held, the job queued; twice changes nothing."""
+    found = Job.locked(id=job, state=State.VALIDATING)
+    if found is None:
+        return
+    frozen = DatasetVersion.objects.get(id=version)
+    found.version, found.rows = frozen, frozen.rows
+    _estimate(found)
+    crash_point("validate.priced")
+    try:
+        _hold(found)
+    except PaymentRequired as error:
+        _fail(found, error)
+        return
+    crash_point("validate.held")
+    tell(found, "Files validated, moving job to queued state")
+    _queue(found)
+    crash_point("validate.queued")
+
+
+@in_tenant
+def job_refused(*, tenant: UUID, job: UUID, error: TilthError) -> None:
+    """The files cannot be learned from; the job fails with what is wrong and how to mend it."""
+    if found := Job.locked(id=job, state=State.VALIDATING):
+        _fail(found, error)
+
+
+@in_tenant
+def job_cancel(*, tenant: UUID, by: Principal, job: UUID) -> None:
+    """Ends a job for good, at once if no trainer has it; doing it twice changes nothing."""
+    found = _unfinished(job, "cancelled")
+    if found is None:
+        return
+    if found.state in ACTIVE:
+        found.stop = Stop.CANCEL
+    else:
+        _release(found)
+        found.state, found.finished_at = State.CANCELLED, now()
+    _asked(found, by, "cancel", "The job has been cancelled" if found.finished_at else "Cancelling the job")
+
+
+@in_tenant
+def job_pause(*, tenant: UUID, by: Principal, job: UUID) -> None:
+    """Frees the trainer after a checkpoint; doing it twice changes nothing."""
+    found = _unfinished(job, "paused")
+    if found is None or found.state == State.PAUSED:
+        return
+    match found.state:
+        case State.VALIDATING:
+            raise Invalid("The files of this job are still being checked; pause it when it is queued.")
+        case State.QUEUED:
+            _release(found)
+            found.state = State.PAUSED
+        case _ if found.stop != Stop.CANCEL:
+            found.stop = Stop.PAUSE
+    _asked(found, by, "pause", "The job is paused" if found.state == State.PAUSED else "Pausing the job")
+
+
+@in_tenant
+def job_resume(*, tenant: UUID, by: Principal, job: UUID) -> None:
+    """Back into the queue with money held anew; raises PaymentRequired. A job that is not paused stays as it is."""
+    found = _unfinished(job, "resumed")
+    if found is None:
+        return
+    if found.state == State.PAUSED:
+        _hold(found)
+        _queue(found)
+    elif found.stop == Stop.PAUSE:
+        found.stop = Stop.RESTART
+    _asked(found, by, "resume", "Resuming the job")
+
+
+def usable_file(*, tenant: UUID, file: UUID, param: str) -> UUID:
+    """The id of a file that may be trained on; raises NotFound, Invalid."""
+    found = file_get(tenant=tenant, file=file)
+    if found.purpose != "fine-tune":
+        raise Invalid(f"{public('file', file)} has purpose {found.purpose!r}; upload it as 'fine-tune'.", param=param)
+    return file
+
+
+def _unfinished(job: UUID, verb: str) -> Job | None:
+    """The job, locked; None if it is cancelled already; raises Invalid if it has ended otherwise."""
+    found = Job.locked(id=job)
+    if found is None:
+        raise NotFound.of("job", public("ftjob", job))
+    if found.state in (State.SUCCEEDED, State.FAILED) or (found.state == State.CANCELLED and verb != "cancelled"):
+        raise Invalid(f"The job has {found.state} and cannot be {verb}.", code="job_ended")
+    return found if found.state != State.CANCELLED else None
+
+
+def _asked(job: Job, by: Principal, what: str, message: str) -> None:
+    tell(job, message)
+    job.save()
+    audit(by.actor, f"job.{what}", job.id.hex)
+    wake_worker()
+
+
+def _estimate(job: Job) -> None:
+    rung = job.options["highest_rung"]
+    rates = finished_rates(vertical=job.vertical, base_model=job.base_model, rung=rung)
+    job.price_id = usage.price_current(unit=UNIT).id
+    job.estimate_ms = estimate_ms(job.rows or 0, ms_per_row(rates, rung))
+    job.max_device_ms = cap_ms(job.estimate_ms)
+
+
+def _hold(job: Job) -> None:
+    """Holds what is left of the cap; if the month's budget has not so much, the estimate; raises PaymentRequired."""
+    price = Price(job.price.micro_usd, job.price.per_quantity)
+    left = job.max_device_ms - job.earlier_ms
+    if left <= 0:
+        raise Invalid("All the device time of this job is used; start a new one.", code="device_time_used_up")
+    try:
+        job.hold = _place(job, price.ceil(left))
+    except PaymentRequired:
+        if left <= job.estimate_ms:
+            raise
+        job.hold = _place(job, price.ceil(job.estimate_ms))
+        job.max_device_ms = job.earlier_ms + job.estimate_ms
+
+
+def _place(job: Job, amount: int) -> UUID:
+    with transaction.atomic():
+        return usage.hold_place(
+            tenant=job.tenant_id, purpose=f"job:{job.id.hex}", amount_micro_usd=amount, expires_at=now() + HOLD_LIFE
+        )
+
+
+def _release(job: Job) -> None:
+    if job.hold is not None:
+        usage.hold_release(tenant=job.tenant_id, hold=job.hold)
+        job.hold = None
+
+
+def _queue(job: Job) -> None:
+    job.state, job.queued_at, job.losses = State.QUEUED, now(), 0
+    job.save()
+    wake_worker()
+
+
+def _fail(job: Job, error: TilthError) -> None:
+    job.error = {"code": error.reason, "message": error.message, "param": error.param, **error.extra}
+    job.state, job.finished_at = State.FAILED, now()
+    tell(job, error.message, level="error")
+    job.save()
