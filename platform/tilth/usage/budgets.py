@@ -1,0 +1,50 @@
+"""The row of a month's budget: made when first needed; holds of the month before move on with it."""
+
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+from django.db.models import Sum
+
+from tilth.core.money import MICRO
+from tilth.core.scope import in_tenant
+from tilth.usage.models import Budget, Hold
+
+DEFAULT_LIMIT_MICRO_USD = 100 * MICRO
+
+
+def month_of(moment: datetime) -> date:
+    """The first day of a moment's month, UTC."""
+    return moment.astimezone(UTC).date().replace(day=1)
+
+
+@in_tenant
+def budget_ensure(*, tenant: UUID, month: date, key: UUID | None = None, cap_micro_usd: int | None = None) -> Budget:
+    """The budget of that month, of the organisation or of a key with a cap; made if it is not there.
+
+    A new one takes the limit of the one before (a key's takes the cap), and what is held there moves on with it, so
+    that what starts in one month and ends in the next is covered by the next one's limit.
+    """
+    others = Budget.objects.filter(key=key)
+    found: Budget | None = others.filter(month=month).first()
+    if found is not None:
+        return found
+    former = others.filter(month__lt=month).order_by("-month").select_for_update().first()
+    limit = former.limit_micro_usd if former and cap_micro_usd is None else cap_micro_usd
+    made, new = Budget.objects.get_or_create(
+        month=month, key=key, defaults={"limit_micro_usd": DEFAULT_LIMIT_MICRO_USD if limit is None else limit}
+    )
+    if new and former and not others.filter(month__gt=month).exists():
+        _move_holds(former, made)
+    return made
+
+
+def _move_holds(former: Budget, fresh: Budget) -> None:
+    """The caller has locked the former budget, so no hold is placed there meanwhile."""
+    pointer = "budget" if former.key is None else "key_budget"
+    holds = Hold.objects.filter(**{pointer: former}).select_for_update()
+    amount = sum(hold.amount_micro_usd for hold in holds)
+    Hold.objects.filter(id__in=[hold.id for hold in holds]).update(**{pointer: fresh})
+    Budget.objects.filter(id=fresh.id).update(held_micro_usd=amount)
+    left = Hold.objects.filter(**{pointer: former}).aggregate(sum=Sum("amount_micro_usd"))["sum"] or 0
+    Budget.objects.filter(id=former.id).update(held_micro_usd=left)
+    fresh.held_micro_usd = amount
