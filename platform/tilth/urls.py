@@ -7,4 +7,6 @@ urlpatterns = [
     path("accounts/", include("allauth.urls")),
     path("api/schema", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="schema"),
     path("", include("tilth.tenants.urls")),
+    path("", include("tilth.usage.urls")),
+    path("", include("tilth.billing.urls")),
 ]
