@@ -19,8 +19,8 @@ def card(spec: JobSpec, report: dict[str, Any]) -> str:
         "",
         *_scores(report),
         "",
-        "Probabilities are calibrated by one temperature on the validation split. A row is flagged as out of scope when",
-        "its score falls below a threshold at which 5 % of in-scope validation rows are flagged. The model knows only",
+        "Probabilities are calibrated by one temperature on the validation split. A row is out of scope when its",
+        "score falls below a threshold at which 5 % of in-scope validation rows fall. The model knows only",
         "the language and the labels of its training rows; judge it on rows of your own before you rely on it.",
     ]
     return "\n".join(lines) + "\n"

@@ -42,7 +42,7 @@ class Recipe:
 
     @classmethod
     def settled(cls, options: TrainingOptions, rows: int) -> "Recipe":
-        """The customer's numbers where given; else smaller batches and more epochs for few rows, and few epochs: a cosine to zero makes each count."""
+        """The customer's numbers where given; small batches for few rows, few epochs down a cosine to zero."""
         return cls(
             rank=options.rank or RANK,
             epochs=options.epochs or (3 if rows < 2000 else 5),

@@ -46,7 +46,7 @@ class TrainingOptions(Message):
     epochs: int | None = Field(default=None, ge=1, le=100)
     batch_size: int | None = Field(default=None, ge=1, le=1024)
     learning_rate_multiplier: float | None = Field(default=None, gt=0, le=100)
-    rank: int | None = Field(default=None, ge=1, le=64)
+    rank: int | None = Field(default=None, ge=1, le=16)
     highest_rung: Rung = Rung.LORA
     minimum_gain: float = Field(default=0.001, ge=0, le=1)
     """A rung is climbed only while it may still gain this much of the first metric (0.001 is 0.1 points)."""

@@ -1,0 +1,79 @@
+"""Answers the contract's predictions from one base: encode, batch, decode."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from tilth.contract.messages import LoadReply, LoadRequest, ModelRef, PredictionUsage, PredictReply, PredictRequest
+from tilth.contract.registry import vertical
+
+from inference.adapters.batcher import Answered, Batcher
+from inference.adapters.folder import AdapterFolder, read_folder
+from inference.adapters.pool import Pool
+from inference.adapters.stacked import StackedModel
+from inference.engine.base_models import Base
+from inference.engine.lora import linear_names
+from inference.engine.task import Features, Task, load_task
+from inference.storage import Storage
+
+RANK = 16
+LOAD_S = 30.0
+
+
+class BaseService:
+    """One base model, its slots and its batcher."""
+
+    def __init__(self, base: Base, storage: Storage, *, slots: int, alarm: Callable[[str], object] = print) -> None:
+        self._base = base
+        self._storage = storage
+        self.model = StackedModel(base.model, linear_names(base.model), slots=slots, rank=RANK)
+        self.pool = Pool(self.model.table)
+        self._batcher = Batcher(self.model, self.pool, alarm)
+        self._features: dict[str, Features] = {}
+        self._tasks: dict[str, Task] = {}
+
+    async def predict(self, request: PredictRequest) -> PredictReply:
+        """Answers all rows by one model; its digest is that of the slot's own row after the forward."""
+        ref = request.model
+        fetch = partial(self._fetch, ref)
+        if ref.digest not in self._features:
+            await self._batcher.load(ref.digest, fetch, LOAD_S)
+        task, features = self._task(ref.vertical), self._features[ref.digest]
+        ids = await asyncio.to_thread(self._encode, task, features, request)
+        answers = await self._batcher.rows(request.flow, ref.digest, fetch, ids, request.deadline_ms / 1000)
+        tokens = sum(map(len, ids))
+        return _reply(task, features, answers, PredictionUsage(rows=len(ids), tokens=tokens))
+
+    async def load(self, request: LoadRequest) -> LoadReply:
+        """Brings a model into a slot."""
+        slot = await self._batcher.load(request.model.digest, partial(self._fetch, request.model), LOAD_S)
+        return LoadReply(digest=self.model.table.digest(slot.number), generation=slot.generation)
+
+    def _encode(self, task: Task, features: Features, request: PredictRequest) -> list[list[int]]:
+        return task.encode(list(request.inputs), features, self._base).ids
+
+    def _task(self, name: str) -> Task:
+        if name not in self._tasks:
+            self._tasks[name] = load_task(vertical(name))
+        return self._tasks[name]
+
+    def _fetch(self, ref: ModelRef) -> AdapterFolder:
+        names = self._storage.names(ref.folder)
+        folder = read_folder({name: self._storage.read(ref.folder, name) for name in names})
+        self._features[ref.digest] = folder.features
+        return folder
+
+
+def _reply(task: Task, features: Features, answers: list[Answered], usage: PredictionUsage) -> PredictReply:
+    first = answers[0]
+    if any((each.digest, each.generation) != (first.digest, first.generation) for each in answers):
+        raise MixedAnswer("the rows of one request were answered by different adapters")
+    if (width := first.logits.shape[0]) != task.classes(features):
+        raise MixedAnswer(f"the adapter that answered has {width} classes, the model has {task.classes(features)}")
+    predictions = task.answer(torch.stack([each.logits for each in answers]), features)
+    return PredictReply(predictions=tuple(predictions), digest=first.digest, generation=first.generation, usage=usage)
+
+
+class MixedAnswer(RuntimeError):
+    """Weights moved under a request; the answer is not shown."""
