@@ -25,14 +25,16 @@ def cursor(prefix: str, after: str | None) -> UUID | None:
     return parse(prefix, after) if after else None
 
 
-def page(rows: QuerySet[Any], *, after: UUID | None, limit: int, kind: str, by: str = "id") -> tuple[list[Any], bool]:
-    """Rows before the one of id ``after`` in descending order of ``by``, and whether there are more."""
-    ordered = rows.order_by(f"-{by}")
+def page(
+    rows: QuerySet[Any], *, after: UUID | None, limit: int, kind: str, by: str = "id", ascending: bool = False
+) -> tuple[list[Any], bool]:
+    """Rows beyond the one of id ``after``, in descending order of ``by`` unless ascending, and whether there are more."""
+    ordered = rows.order_by(by if ascending else f"-{by}")
     if after is not None:
         last = rows.filter(id=after).values_list(by, flat=True).first()
         if last is None:
             raise NotFound.of(kind, public(kind, after))
-        ordered = ordered.filter(**{f"{by}__lt": last})
+        ordered = ordered.filter(**{f"{by}__{'gt' if ascending else 'lt'}": last})
     found = list(ordered[: limit + 1])
     return found[:limit], len(found) > limit
 

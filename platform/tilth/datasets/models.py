@@ -1,0 +1,100 @@
+"""Files as uploaded, checks of them under a mapping, and frozen versions, which nobody can change."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from tilth.core.models import TenantForeignKey, TenantModel
+
+PURPOSES = ("fine-tune", "assistants", "batch", "evals", "user_data", "vision")
+"""OpenAI's purposes; only ``fine-tune`` files are read by anybody."""
+
+
+class File(TenantModel):
+    """An uploaded file, never changed. Its bytes go when it is deleted or expires; the row stays."""
+
+    class Status(models.TextChoices):
+        UPLOADED = "uploaded"
+        PROCESSED = "processed"
+        ERROR = "error"
+
+    purpose = models.CharField(max_length=20, choices=[(p, p) for p in PURPOSES])
+    filename = models.CharField(max_length=255)
+    bytes = models.BigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, default="")
+    path = models.CharField(max_length=300, default="")
+    """Below TILTH_ARTIFACTS."""
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.UPLOADED)
+    status_details = models.TextField(default="")
+    report = models.JSONField(null=True)
+    """What the check found: rows, columns, inferred roles, problems, preview (datasets/report.py)."""
+    expires_at = models.DateTimeField(null=True)
+    deleted_at = models.DateTimeField(null=True)
+
+    class Meta(TenantModel.Meta):
+        indexes = [
+            models.Index(fields=["tenant_id", "-id"], name="files_newest_first", condition=Q(deleted_at=None)),
+            models.Index(fields=["expires_at"], name="files_that_expire", condition=Q(deleted_at=None)),
+        ]
+
+
+class DatasetVersion(TenantModel):
+    """Checked rows, frozen as Parquet: line, split and one column for each role. The app may not update this table."""
+
+    recipe = models.CharField(max_length=64)
+    """sha256 over all that determines the rows: the files' bytes, the schema, the mapping, the options."""
+    training_file = TenantForeignKey(File, models.PROTECT, related_name="+")
+    validation_file = TenantForeignKey(File, models.PROTECT, null=True, related_name="+")
+    test_file = TenantForeignKey(File, models.PROTECT, null=True, related_name="+")
+    vertical = models.CharField(max_length=60)
+    columns = models.JSONField()
+    """Role → column of the training file."""
+    options = models.JSONField()
+    path = models.CharField(max_length=300)
+    """Below TILTH_ARTIFACTS."""
+    sha256 = models.CharField(max_length=64)
+    bytes = models.BigIntegerField()
+    rows = models.IntegerField()
+    splits = models.JSONField()
+    """Rows of train, validation and test."""
+    report = models.JSONField()
+
+    class Meta(TenantModel.Meta):
+        constraints: ClassVar = [
+            *TenantModel.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant_id", "recipe"], name="one_version_of_a_recipe"),
+        ]
+
+
+class Check(TenantModel):
+    """Files to be checked under a mapping, and frozen if asked; the worker answers."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        PASSED = "passed"
+        REFUSED = "refused"
+
+    recipe = models.CharField(max_length=64)
+    training_file = TenantForeignKey(File, models.PROTECT, related_name="+")
+    validation_file = TenantForeignKey(File, models.PROTECT, null=True, related_name="+")
+    test_file = TenantForeignKey(File, models.PROTECT, null=True, related_name="+")
+    vertical = models.CharField(max_length=60)
+    columns = models.JSONField(null=True)
+    """Role → column, as far as it was said."""
+    options = models.JSONField()
+    freeze = models.BooleanField()
+    state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
+    report = models.JSONField(null=True)
+    error = models.JSONField(null=True)
+    """{code, message, param} of a refusal."""
+    version = TenantForeignKey(DatasetVersion, models.PROTECT, null=True, related_name="+")
+
+    class Meta(TenantModel.Meta):
+        constraints: ClassVar = [
+            *TenantModel.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant_id", "recipe", "freeze"], name="one_check_of_a_recipe"),
+            models.CheckConstraint(
+                condition=Q(freeze=False) | ~Q(state="passed") | Q(version__isnull=False), name="frozen_has_a_version"
+            ),
+        ]
