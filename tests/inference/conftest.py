@@ -1,0 +1,160 @@
+"""A tiny base model, grants signed by a key of the tests, and ready-made adapters."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from tilth.contract.digest import MANIFEST, folder_digest
+from tilth.contract.messages import Grant, TrainerEvent
+from tilth.contract.vertical import BaseModelOffer
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from inference.adapters.folder import AdapterFolder, pack_folder, read_folder
+from inference.engine.base_models import Base, load_base
+from inference.engine.lora import linear_names
+from inference.storage import Storage
+
+WORDS = [
+    "card",
+    "lost",
+    "stolen",
+    "money",
+    "refund",
+    "back",
+    "late",
+    "parcel",
+    "where",
+    "order",
+    "pay",
+    "bill",
+    "invoice",
+    "help",
+    "me",
+    "please",
+    "my",
+    "the",
+    "is",
+    "not",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as TILTH_MODELS has it: a random BERT of two layers with its tokenizer, saved by the library."""
+    models = tmp_path_factory.mktemp("models")
+    folder = models / "tiny"
+    torch.manual_seed(0)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (models / "vocab.txt").write_text("\n".join(vocabulary))
+    tokenizer = BertTokenizerFast(str(models / "vocab.txt"))
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return models
+
+
+@pytest.fixture(scope="session")
+def tiny_offer() -> BaseModelOffer:
+    """The tiny base as a vertical would offer it."""
+    return BaseModelOffer(id="tiny", title="Tiny", source="local:tiny", licence="apache-2.0", memory_mb=1)
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path, tiny_offer: BaseModelOffer) -> Base:
+    """A fresh load of the tiny base."""
+    return load_base(tiny_offer, tiny_folder)
+
+
+@dataclass
+class Place:
+    """A granted folder on disk."""
+
+    root: Path
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+
+    @property
+    def storage(self) -> Storage:
+        """Storage that believes this key."""
+        return Storage(self.key.public_key())
+
+    def grant(self, name: str, method: Any = "read", sha256: str | None = None, life_s: int = 600) -> Grant:
+        """A signed grant for a name below the root; a prefix ends with a slash."""
+        plain = Grant(
+            url=f"file://{self.root}/{name}", method=method, sha256=sha256, expires_at=int(time.time()) + life_s
+        )
+        return plain.model_copy(update={"signature": self.key.sign(plain.signed_bytes()).hex()})
+
+    def dataset(self, rows: list[dict[str, str]]) -> Grant:
+        """Rows with text, label and split as a frozen version."""
+        lines = "\n".join(json.dumps({"line": at, **row}) for at, row in enumerate(rows, 1))
+        (self.root / "rows.jsonl").write_text(lines)
+        target = self.root / "rows.parquet"
+        duckdb.execute(
+            f"COPY (SELECT * FROM read_json('{self.root}/rows.jsonl', format='newline_delimited')) TO '{target}'"
+        )
+        return self.grant("rows.parquet", sha256=hashlib.sha256(target.read_bytes()).hexdigest())
+
+    def events(self, attempt: str) -> list[TrainerEvent]:
+        """What an attempt spooled, in order."""
+        files = sorted((self.root / attempt / "events").glob("*.json"))
+        return [TrainerEvent.model_validate(each) for file in files for each in json.loads(file.read_text())]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """A granted folder."""
+    return Place(tmp_path)
+
+
+MakeAdapter = Callable[..., tuple[AdapterFolder, Any, torch.nn.Linear]]
+
+
+@pytest.fixture
+def make_adapter(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeAdapter:
+    """Random adapters: the folder as read back, peft's own model, and the head."""
+
+    def make(seed: int, *, rank: int = 4, classes: int = 3, targets: list[str] | None = None) -> Any:
+        torch.manual_seed(seed)
+        base = load_base(tiny_offer, tiny_folder)
+        names = targets or linear_names(base.model)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, bias="none")
+        model = get_peft_model(base.model, config)  # type: ignore[arg-type]
+        for name, part in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(part, std=0.2)
+        head = torch.nn.Linear(32, classes)
+        files = pack_folder(
+            lora={k: v.contiguous() for k, v in get_peft_model_state_dict(model).items()},
+            config={"r": rank, "lora_alpha": 2 * rank, "peft_type": "LORA", "target_modules": names},
+            head={"weight": head.weight.detach(), "bias": head.bias.detach()},
+            features={"labels": [f"label {n}" for n in range(classes)], "max_length": 32}, card="# A card\n",
+        )  # fmt: skip
+        return read_folder(sealed(files)), model.eval(), head
+
+    return make
+
+
+def sealed(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files with their manifest."""
+    names = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = {"files": names, "digest": folder_digest(names), "format": 1}
+    return {**files, MANIFEST: json.dumps(manifest).encode()}
+
+
+@pytest.fixture
+def seal() -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    """Adds the manifest to a folder's files."""
+    return sealed
