@@ -1,11 +1,13 @@
 """The row of a month's budget: made when first needed; holds of the month before move on with it."""
 
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import UUID
 
 from django.db.models import Sum
 
-from tilth.core.money import MICRO
+from tilth.core.errors import PaymentRequired
+from tilth.core.money import MICRO, dollars_exact
 from tilth.core.scope import in_tenant
 from tilth.usage.models import Budget, Hold
 
@@ -15,6 +17,31 @@ DEFAULT_LIMIT_MICRO_USD = 100 * MICRO
 def month_of(moment: datetime) -> date:
     """The first day of a moment's month, UTC."""
     return moment.astimezone(UTC).date().replace(day=1)
+
+
+@dataclass(frozen=True)
+class Room:
+    """A budget's figures, as far as a refusal needs them."""
+
+    of_key: bool
+    limit_micro_usd: int
+    spent_micro_usd: int
+    held_micro_usd: int
+
+    @property
+    def left_micro_usd(self) -> int:
+        """Negative when the limit was lowered."""
+        return self.limit_micro_usd - self.spent_micro_usd - self.held_micro_usd
+
+    def refusal(self, amount_micro_usd: int) -> PaymentRequired:
+        """Why a hold of that amount is refused, with the figures."""
+        source = "key_cap" if self.of_key else "monthly_budget"
+        return PaymentRequired(
+            f"{'The cap of this key' if self.of_key else 'The budget of this month'} is "
+            f"{dollars_exact(self.limit_micro_usd)}, of which {dollars_exact(max(self.left_micro_usd, 0))} are left; "
+            f"this needs up to {dollars_exact(amount_micro_usd)}. Raise it, or wait for what is under way to end.",
+            limit_source=source,
+        )
 
 
 @in_tenant

@@ -7,14 +7,13 @@ from uuid import UUID
 from django.db import connection
 
 from tilth.core.clock import now
-from tilth.core.errors import Invalid, PaymentRequired
+from tilth.core.errors import Invalid
 from tilth.core.ids import uuid7
-from tilth.core.money import dollars_exact
 from tilth.core.scope import in_tenant
 from tilth.tenants.principal import Principal
 from tilth.tenants.services import audit
 from tilth.usage import statements
-from tilth.usage.budgets import budget_ensure, month_of
+from tilth.usage.budgets import Room, budget_ensure, month_of
 from tilth.usage.events import event_record
 from tilth.usage.models import Budget, PendingFold
 from tilth.usage.prices import price_current, prices_sync
@@ -48,19 +47,9 @@ def hold_place(*, tenant: UUID, purpose: str, amount_micro_usd: int, expires_at:
         cursor.execute(statements.HOLD, facts)
         if cursor.fetchone() is None:
             budget.refresh_from_db()
-            raise no_room(budget, amount_micro_usd)
+            room = Room(False, budget.limit_micro_usd, budget.spent_micro_usd, budget.held_micro_usd)
+            raise room.refusal(amount_micro_usd)
     return hold
-
-
-def no_room(budget: Budget, amount_micro_usd: int) -> PaymentRequired:
-    """The refusal, with the figures that explain it."""
-    left = budget.limit_micro_usd - budget.spent_micro_usd - budget.held_micro_usd
-    whose, source = ("This month's budget", "monthly_budget") if budget.key is None else ("This key's cap", "key_cap")
-    return PaymentRequired(
-        f"{whose} of {dollars_exact(budget.limit_micro_usd)} has {dollars_exact(max(left, 0))} left; this needs up to "
-        f"{dollars_exact(amount_micro_usd)}. Raise the limit, or wait for what is under way to end.",
-        limit_source=source,
-    )
 
 
 @in_tenant

@@ -1,0 +1,113 @@
+"""The thin ASGI app: predictions and uploads, whose key is checked before a byte of the body is read; health."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import psycopg
+from django.conf import settings
+
+from tilth.core.errors import Unavailable
+from tilth.core.rls import refuse_mighty_roles
+from tilth.dataplane.access import grants
+from tilth.dataplane.keys import signing_key
+from tilth.dataplane.tokens import Tokens
+from tilth.gateway import database
+from tilth.gateway.auth import Keys
+from tilth.gateway.bodies import ClientLeft, read_body
+from tilth.gateway.holds import Ensure, Holds
+from tilth.gateway.lookups import Lookups
+from tilth.gateway.predictions import Predictions
+from tilth.gateway.responses import Receive, Scope, Send, known_error, new_request_id, send_error, send_json
+from tilth.gateway.settlements import Settlements
+from tilth.gateway.upstream import Upstream
+from tilth.tenants.scopes import Scope as Right
+
+HEALTH_S = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Made in the event loop that serves it; ``start`` before the first request, ``stop`` after the last."""
+
+    def __init__(self, database_url: str, upstream: Upstream) -> None:
+        self._pool = database.pool(database_url)
+        self._keys = Keys(self._pool)
+        self._holds = Holds(database_url, Ensure())
+        self._settlements = Settlements(database_url)
+        self._upstream = upstream
+        self._predictions = Predictions(Lookups(self._pool), self._holds, self._settlements, upstream)
+        self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, str], Awaitable[None]]] = {
+            ("POST", "/v1/predictions"): self._predict,
+            ("POST", "/v1/files"): self._upload,
+            ("GET", "/healthz"): self._health,
+        }
+
+    async def start(self) -> None:
+        """Refuses roles that would see every tenant; a database that is away may come back later."""
+        await self._pool.open()
+        try:
+            await asyncio.to_thread(refuse_mighty_roles)
+        except Exception as error:
+            if not isinstance(known_error(error), Unavailable):
+                raise
+            log.error("the database is away at start: %s", error)
+
+    async def stop(self) -> None:
+        """Lets what is under way come to its end."""
+        await self._predictions.close()
+        await self._holds.close()
+        await self._settlements.close()
+        await self._upstream.close()
+        await self._pool.close()
+
+    def serves(self, scope: Scope) -> bool:
+        """Whether a request is the thin app's."""
+        return (scope["method"], scope["path"]) in self._routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, answered in any case."""
+        request_id = new_request_id()
+        try:
+            await self._routes[scope["method"], scope["path"]](scope, receive, send, request_id)
+        except ClientLeft:
+            return
+        except Exception as error:
+            await send_error(send, error, request_id=request_id)
+
+    async def _predict(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        caller = await self._keys.authenticate(scope["headers"])
+        caller.principal.need(Right.PREDICT)
+        body = await read_body(scope["headers"], receive)
+        request = UUID(hex=request_id.removeprefix("req_"))
+        answer = await self._predictions.answer(caller, body, request, retried=_retried(scope))
+        await send_json(send, answer, request_id=request_id)
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        caller = await self._keys.authenticate(scope["headers"])
+        caller.principal.need(Right.FILES_WRITE)
+        from tilth.gateway.uploads import upload_file
+
+        await upload_file(scope, receive, send, caller.principal)
+
+    async def _health(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        try:
+            async with asyncio.timeout(HEALTH_S), self._pool.connection(timeout=HEALTH_S) as connection:
+                await connection.execute("SELECT 1")
+        except (psycopg.Error, TimeoutError) as cause:
+            raise Unavailable("The database is away.") from cause
+        await send_json(send, {"status": "ok"}, request_id=request_id)
+
+
+def _retried(scope: Scope) -> bool:
+    """The openai SDK says how often it has sent this before."""
+    count = next((value for name, value in scope["headers"] if name == b"x-stainless-retry-count"), b"0")
+    return count not in (b"", b"0")
+
+
+def gateway_from_settings() -> Gateway:
+    """As this installation is set up."""
+    env = settings.ENV
+    return Gateway(env.database_url, Upstream(env.dataplane_url, Tokens(signing_key()), grants()))

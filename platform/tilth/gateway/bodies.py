@@ -1,0 +1,64 @@
+"""Reads and parses a request's body, after its key is known to be good."""
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from tilth.core.errors import Invalid
+from tilth.gateway.responses import Receive
+
+LARGEST = 2 * 1024 * 1024
+"""Bytes of a body."""
+
+
+class ClientLeft(Exception):
+    """The client went away before its request was whole: nothing is done, nobody is answered."""
+
+
+class Ask(BaseModel):
+    """``POST /v1/predictions``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(min_length=1, max_length=240)
+    inputs: list[dict[str, JsonValue]] = Field(min_length=1, max_length=1024)
+
+
+async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
+    """The whole body; raises Invalid as soon as it is too large, ClientLeft."""
+    declared = next((value for name, value in headers if name == b"content-length"), b"0")
+    if not declared.isdigit() or int(declared) > LARGEST:
+        raise _too_large()
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part = message.get("body", b"")
+        size, more = size + len(part), message.get("more_body", False)
+        if size > LARGEST:
+            raise _too_large()
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def parse(body: bytes) -> Ask:
+    """What is asked; raises Invalid naming what is wrong and where."""
+    try:
+        return Ask.model_validate(orjson.loads(body))
+    except orjson.JSONDecodeError as cause:
+        raise Invalid(f"The body is no JSON: {cause}.") from cause
+    except ValidationError as cause:
+        raise _invalid(cause.errors(include_url=False, include_input=False)[0]) from cause
+
+
+def _invalid(fault: Any) -> Invalid:
+    path = ".".join(str(step) for step in fault["loc"])
+    message = f"{path}: {fault['msg']}" if path else f"The body must be a JSON object: {fault['msg']}"
+    return Invalid(f'{message}. Send {{"model": "ft:…", "inputs": [{{"text": "…"}}]}}.', param=path or None)
+
+
+def _too_large() -> Invalid:
+    return Invalid("The body is over 2 MiB; send fewer inputs at a time.", code="body_too_large")

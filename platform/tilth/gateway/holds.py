@@ -1,0 +1,179 @@
+"""Holds in batches: placed before a request is forwarded, given back if nothing came of it."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from tilth.core.clock import now
+from tilth.core.errors import PaymentRequired
+from tilth.core.ids import uuid7
+from tilth.gateway.batches import Batches
+from tilth.gateway.database import TENANT, Row, Statement, together
+from tilth.gateway.link import Link
+from tilth.usage import statements
+from tilth.usage.budgets import Room, month_of
+
+LIFE = timedelta(minutes=3)
+"""Longer than any request; then the sweep gives it back."""
+PURPOSE = "prediction"
+
+ROOM = """SELECT key IS NOT NULL, limit_micro_usd, spent_micro_usd, held_micro_usd FROM usage_budget
+    WHERE tenant_id = %(tenant)s AND month = %(month)s AND (key IS NULL OR key = %(key)s::uuid)"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A hold that is asked for."""
+
+    tenant: UUID
+    amount_micro_usd: int
+    key: UUID | None = None
+    """Of a key with a cap."""
+    cap_micro_usd: int | None = None
+    id: UUID = field(default_factory=uuid7)
+
+
+@dataclass(frozen=True)
+class Back:
+    """A hold that is not needed after all."""
+
+    tenant: UUID
+    id: UUID
+
+
+Wish = Place | Back
+
+
+class Ensure:
+    """Makes the row of a month's budget through Django, in a thread, once for each (tenant, month, key)."""
+
+    def __init__(self) -> None:
+        self._made: set[tuple[UUID, date, UUID | None]] = set()
+
+    async def __call__(self, tenant: UUID, month: date, key: UUID | None, cap_micro_usd: int | None) -> None:
+        """Nothing happens the second time."""
+        if (tenant, month, key) not in self._made:
+            await asyncio.to_thread(_ensure_budgets, tenant, month, key, cap_micro_usd)
+            self._made.add((tenant, month, key))
+
+
+def _ensure_budgets(tenant: UUID, month: date, key: UUID | None, cap_micro_usd: int | None) -> None:
+    from django.db import connection
+
+    from tilth.usage.budgets import budget_ensure
+
+    try:
+        budget_ensure(tenant=tenant, month=month)
+        if key is not None:
+            budget_ensure(tenant=tenant, month=month, key=key, cap_micro_usd=cap_micro_usd)
+    finally:
+        connection.close()
+
+
+class Holds:
+    """All holds of this process go over one connection. Their commits are not waited for on disk.
+
+    If PostgreSQL dies it may forget the newest ones: those still under way here are put back when it is up again.
+    """
+
+    def __init__(self, url: str, ensure: Ensure) -> None:
+        self._link = Link(url, synchronous_commit=False, restarted=self._put_back)
+        self._ensure = ensure
+        self._batches: Batches[Wish, None] = Batches(self._flush)
+        self._standing: dict[UUID, Place] = {}
+
+    async def place(self, wish: Place) -> None:
+        """Raises PaymentRequired with limit_source when there is no room."""
+        await self._batches.ask(wish)
+        self._standing[wish.id] = wish
+
+    async def give_back(self, placed: Place) -> None:
+        """At once; if it cannot be done now, the sweep does it."""
+        self._standing.pop(placed.id, None)
+        await self._batches.ask(Back(placed.tenant, placed.id))
+
+    def settled(self, placed: Place) -> None:
+        """The fold gives it back."""
+        self._standing.pop(placed.id, None)
+
+    async def close(self) -> None:
+        """After what is under way."""
+        await self._batches.idle()
+        await self._link.close()
+
+    async def _flush(self, wishes: list[Wish]) -> list[Exception | None]:
+        """One transaction; tenants in one order in all processes, so that none waits for another in a circle."""
+        results: dict[UUID, Exception | None] = {wish.id: None for wish in wishes}
+        asked: list[Statement] = []
+        placed: list[tuple[int, list[Place]]] = []
+        for tenant, own in by_tenant(wishes):
+            asked.append((TENANT, [str(tenant)]))
+            if backs := [wish.id for wish in own if isinstance(wish, Back)]:
+                asked.append((statements.RELEASE, {"tenant": tenant, "ids": backs}))
+            for group in by_key(own):
+                placed.append((len(asked), group))
+                asked.append(_hold(group))
+        answers = await self._link.together(asked)
+        for index, group in placed:
+            if not answers[index]:
+                results.update(await self._one_by_one(group))
+        return [results[wish.id] for wish in wishes]
+
+    async def _one_by_one(self, group: list[Place]) -> dict[UUID, Exception | None]:
+        """Together they do not fit, or the month has no budget yet."""
+        first, month = group[0], month_of(now())
+        await self._ensure(first.tenant, month, first.key, first.cap_micro_usd)
+        alone = [_hold([place]) for place in group]
+        _, *answers = await self._link.together([(TENANT, [str(first.tenant)]), *alone])
+        refused = {place.id for place, rows in zip(group, answers, strict=True) if not rows}
+        if not refused:
+            return {}
+        facts = {"tenant": first.tenant, "month": month, "key": first.key}
+        _, rooms = await self._link.together([(TENANT, [str(first.tenant)]), (ROOM, facts)])
+        return {place.id: _refusal(place, rooms) for place in group if place.id in refused}
+
+    async def _put_back(self, connection: AsyncConnection[Row]) -> None:
+        for tenant, own in by_tenant(self._standing.values()):
+            again = [(statements.HOLD_AGAIN, _facts(group)) for group in by_key(own)]
+            await together(connection, [(TENANT, [str(tenant)]), *again])
+
+
+def by_tenant(wishes: Iterable[Wish]) -> list[tuple[UUID, list[Wish]]]:
+    """Wishes of each tenant, by the tenants' ids."""
+    found: dict[UUID, list[Wish]] = {}
+    for wish in wishes:
+        found.setdefault(wish.tenant, []).append(wish)
+    return sorted(found.items())
+
+
+def by_key(wishes: Iterable[Wish]) -> list[list[Place]]:
+    """The holds that are asked for, those of each capped key by themselves."""
+    found: dict[UUID | None, list[Place]] = {}
+    for wish in wishes:
+        if isinstance(wish, Place):
+            found.setdefault(wish.key, []).append(wish)
+    return list(found.values())
+
+
+def _hold(group: list[Place]) -> Statement:
+    return (statements.HOLD if group[0].key is None else statements.HOLD_CAPPED, _facts(group))
+
+
+def _facts(group: list[Place]) -> dict[str, Any]:
+    at = now()
+    return {
+        "tenant": group[0].tenant, "month": month_of(at), "key": group[0].key, "purpose": PURPOSE, "at": at,
+        "expires_at": at + LIFE, "total": sum(place.amount_micro_usd for place in group),
+        "ids": [place.id for place in group], "amounts": [place.amount_micro_usd for place in group],
+    }  # fmt: skip
+
+
+def _refusal(place: Place, rooms: list[Row]) -> PaymentRequired:
+    """By the budget that has less left."""
+    scarce = min((Room(*row) for row in rooms), key=lambda room: room.left_micro_usd)
+    return scarce.refusal(place.amount_micro_usd)

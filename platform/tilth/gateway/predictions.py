@@ -1,0 +1,123 @@
+"""``POST /v1/predictions``: key, hold, forward, check the digest, settle, answer."""
+
+import asyncio
+import hashlib
+import logging
+from functools import lru_cache
+from uuid import UUID
+
+import orjson
+
+from tilth.contract.messages import PredictReply
+from tilth.core.errors import Unavailable
+from tilth.dataplane.flow import flow_of
+from tilth.gateway.auth import Caller
+from tilth.gateway.bodies import Ask, parse
+from tilth.gateway.holds import Holds, Place
+from tilth.gateway.lookups import ListPrice, Lookups, Target
+from tilth.gateway.replies import Replies
+from tilth.gateway.settlements import Settlement, Settlements
+from tilth.gateway.upstream import Upstream
+
+UNIT = "prediction.tokens"
+SPECIALS = 2
+"""Tokens that frame a row."""
+FLOWS = 10_000
+PATIENCE_S = 40.0
+"""At shutdown; longer than any request."""
+
+log = logging.getLogger(__name__)
+
+
+class Predictions:
+    """The way of one request; once it is forwarded it is followed to its end, whether the client stays or not."""
+
+    def __init__(self, lookups: Lookups, holds: Holds, settlements: Settlements, upstream: Upstream) -> None:
+        self._lookups = lookups
+        self._holds = holds
+        self._settlements = settlements
+        self._upstream = upstream
+        self._replies = Replies()
+        self._flow = lru_cache(FLOWS)(flow_of)
+        self._under_way: set[asyncio.Task[bytes]] = set()
+
+    async def answer(self, caller: Caller, body: bytes, request: UUID, *, retried: bool) -> bytes:
+        """The JSON of the answer; a retry of a request that was answered, or is being answered, gets that answer."""
+        ask = parse(body)
+        target = await self._lookups.model(caller.principal.tenant, ask.model)
+        fingerprint = _fingerprint(caller, target, body)
+        first = self._replies.find(fingerprint) if retried else None
+        if first is not None:
+            return await asyncio.shield(first)
+        task = asyncio.create_task(self._work(caller, ask, target, len(body), request))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        self._replies.keep(fingerprint, task)
+        return await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Waits for what is under way, also for clients that have left."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=PATIENCE_S)
+
+    async def _work(self, caller: Caller, ask: Ask, target: Target, size: int, request: UUID) -> bytes:
+        price = await self._lookups.price(UNIT)
+        place = _hold(caller, price, most_tokens(size, len(ask.inputs)))
+        await self._holds.place(place)
+        try:
+            reply = await self._upstream.predict(self._flow(caller.principal.tenant), target, ask.inputs)
+            _check_digest(reply, target, request)
+        except BaseException:
+            await self._holds.give_back(place)
+            raise
+        await self._settlements.record(_settlement(caller, ask, price, place, reply, request))
+        self._holds.settled(place)
+        return _body(ask, reply)
+
+
+def most_tokens(size: int, rows: int) -> int:
+    """No tokenizer makes more tokens of a body than it has bytes, but for those that frame each row."""
+    return size + SPECIALS * rows
+
+
+def _fingerprint(caller: Caller, target: Target, body: bytes) -> bytes:
+    key = caller.principal.actor.encode()
+    return hashlib.sha256(b"\0".join((key, target.digest.encode(), hashlib.sha256(body).digest()))).digest()
+
+
+def _hold(caller: Caller, price: ListPrice, tokens: int) -> Place:
+    capped = caller.cap_micro_usd is not None
+    return Place(
+        tenant=caller.principal.tenant,
+        amount_micro_usd=price.rate.ceil(tokens),
+        key=caller.principal.key if capped else None,
+        cap_micro_usd=caller.cap_micro_usd,
+    )
+
+
+def _check_digest(reply: PredictReply, target: Target, request: UUID) -> None:
+    """A wrong model's answer is never shown and never billed; somebody must look."""
+    if reply.digest != target.digest:
+        log.critical("ALARM: request %s asked for %s and %s answered", request.hex, target.digest, reply.digest)
+        raise Unavailable("Another model than yours answered; its answer was thrown away.", code="digest_mismatch")
+
+
+def _settlement(
+    caller: Caller, ask: Ask, price: ListPrice, place: Place, reply: PredictReply, request: UUID
+) -> Settlement:
+    return Settlement(
+        id=request, tenant=place.tenant, hold=place.id, key=caller.principal.key, price=price.id,
+        quantity=reply.usage.tokens, subject=ask.model, data={"rows": reply.usage.rows, "digest": reply.digest},
+    )  # fmt: skip
+
+
+def _body(ask: Ask, reply: PredictReply) -> bytes:
+    return orjson.dumps(
+        {
+            "object": "list",
+            "data": [prediction.model_dump(exclude_none=True) for prediction in reply.predictions],
+            "model": ask.model,
+            "digest": reply.digest,
+            "usage": {"rows": reply.usage.rows, "tokens": reply.usage.tokens},
+        }
+    )
