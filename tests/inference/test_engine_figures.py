@@ -1,0 +1,94 @@
+"""Scores, intervals and calibration against values worked out by hand or by another library."""
+
+import pytest
+import torch
+from sklearn.metrics import f1_score, roc_auc_score
+
+from inference.engine.batches import by_length, epoch_order, padded
+from inference.engine.calibrate import scope_rule, temperature
+from inference.engine.evaluate import (
+    auroc,
+    error_upper_bound,
+    expected_calibration_error,
+    interval,
+    macro_f1,
+    paired_gain,
+)
+from inference.engine.lora import schedule
+from inference.engine.outcome import Comparison
+from inference.engine.task import Examples
+
+
+def test_macro_f1_and_auroc_equal_scikit_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    predicted, targets = (torch.randint(5, (200,), generator=generator) for _ in range(2))
+    assert macro_f1(predicted, targets, 5) == pytest.approx(f1_score(targets, predicted, average="macro"))
+    inside, outside = (torch.randint(10, (n,), generator=generator).float() + k for n, k in ((80, 3), (50, 0)))
+    truth = [1] * 80 + [0] * 50
+    assert auroc(inside, outside) == pytest.approx(roc_auc_score(truth, torch.cat([inside, outside])))
+
+
+def test_the_bootstrap_interval_holds_the_normal_one() -> None:
+    correct = torch.tensor([1.0] * 900 + [0.0] * 100)
+    low, high = interval(correct)
+    half = 1.96 * (0.9 * 0.1 / 1000) ** 0.5
+    assert (low, high) == (pytest.approx(0.9 - half, abs=0.004), pytest.approx(0.9 + half, abs=0.004))
+
+
+def test_a_paired_gain_is_narrower_than_two_unpaired_intervals() -> None:
+    old = torch.tensor([1.0] * 90 + [0.0] * 10)
+    new = old.clone()
+    new[90:93] = 1.0
+    gain, low, high = paired_gain(new, old)
+    assert gain == pytest.approx(0.03)
+    assert 0 <= low < gain < high < 0.08
+
+
+def test_a_tie_goes_to_the_cheaper_rung() -> None:
+    assert not Comparison(0.0, -0.01, 0.01).worth_it
+    assert not Comparison(0.0009, -0.01, 0.01).worth_it
+    assert Comparison(0.001, -0.01, 0.01).worth_it
+
+
+def test_the_error_bound_of_no_errors_is_wilsons() -> None:
+    assert error_upper_bound(0, 100) == pytest.approx(0.037, abs=0.001)
+    assert error_upper_bound(0, 0) == 1.0
+
+
+def test_a_temperature_makes_overconfident_logits_honest() -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = torch.randn(4000, 5, generator=generator) * 2
+    targets = torch.multinomial(honest.softmax(1), 1, generator=generator).flatten()
+    assert temperature(honest * 3, targets) == pytest.approx(3.0, rel=0.1)
+    assert expected_calibration_error(honest, targets) < 0.03 < expected_calibration_error(honest * 3, targets)
+
+
+def test_the_threshold_lets_five_percent_of_in_scope_rows_alarm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inside, outside = torch.randn(1000, 4, generator=generator) * 4, torch.randn(300, 4, generator=generator) * 0.2
+    rule = scope_rule(inside, outside)
+    from inference.engine.calibrate import SCORES
+
+    assert (SCORES[rule.score](inside) < rule.threshold).double().mean().item() == pytest.approx(0.05, abs=0.002)
+
+
+def test_every_row_is_in_an_epoch_once_and_the_order_is_fixed_by_seed_and_epoch() -> None:
+    examples = Examples([[1] * (1 + at % 20) for at in range(103)], torch.zeros(103, dtype=torch.long))
+    one, again, other = (epoch_order(examples, 8, seed=1, epoch=epoch) for epoch in (0, 0, 1))
+    assert sorted(row for batch in one for row in batch) == list(range(103))
+    assert one == again != other
+    assert sorted(row for batch in by_length(examples, 8) for row in batch.rows.tolist()) == list(range(103))
+
+
+def test_padding_is_masked_and_widths_are_multiples_of_eight() -> None:
+    input_ids, mask = padded([[5, 6, 7], [9] * 11])
+    assert input_ids.shape == mask.shape == (2, 16)
+    assert input_ids[0].tolist() == [5, 6, 7, *[0] * 13]
+    assert mask.sum(1).tolist() == [3, 11]
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
+    rates = [schedule(step, 100) for step in range(100)]
+    assert max(rates) == 1.0
+    assert rates[0] == pytest.approx(1 / 6)
+    assert rates[-1] < 0.001

@@ -1,0 +1,215 @@
+"""A whole attempt on a tiny base: events, model folder, resume, pause, cancel, budget, and what cannot be learned."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from tilth.contract import registry
+from tilth.contract.messages import EventKind, JobSpec, Rung, TrainingOptions
+from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
+from transformers import BertModel
+
+from inference.adapters.folder import FolderRefused, read_folder
+from inference.adapters.pooling import mean_pooled
+from inference.engine.base_models import Base
+from inference.engine.batches import padded
+from inference.engine.job import run_job
+
+LABELS = {"card": "lost stolen card", "refund": "money refund back", "parcel": "parcel late where"}
+
+
+@pytest.fixture(autouse=True)
+def _tiny_vertical(monkeypatch: pytest.MonkeyPatch, tiny_offer: Any) -> None:
+    face = Vertical(
+        name="tiny", title="Tiny", description="For tests.",
+        schema=Schema(fields=(SchemaField(role="text", kind=FieldKind.TEXT, title="Text"),
+                              SchemaField(role="label", kind=FieldKind.LABEL, title="Label")),
+                      out_of_scope_labels=("oos",)),
+        metrics=(Metric(name="accuracy", title="Accuracy"),), base_models=(tiny_offer,),
+        task="inference.tasks.text_classification:TextClassification",
+    )  # fmt: skip
+    monkeypatch.setattr(registry, "verticals", lambda: {"tiny": face})
+
+
+def rows(count: int = 60) -> list[dict[str, str]]:
+    filler = ["please", "help", "me", "my", "the", "is"]
+    splits = ["train", "train", "train", "validation", "test"]
+    made = [
+        {"text": f"{words} {filler[at % 6]} {filler[(at // 6) % 6]}", "label": label, "split": splits[at % 5]}
+        for at in range(count)
+        for label, words in LABELS.items()
+    ]
+    outside = [{"text": f"order pay {filler[at % 6]}", "label": "oos", "split": splits[at % 5]} for at in range(20)]
+    return made + outside
+
+
+class Attempts:
+    """Runs attempts of one job in one place."""
+
+    def __init__(self, place: Any, base: Base) -> None:
+        self.place = place
+        self.base = base
+
+    def run(
+        self,
+        attempt: int = 1,
+        *,
+        data: list[dict[str, str]] | None = None,
+        stop: Callable[[], Any] = lambda: None,
+        resume: str | None = None,
+        max_device_ms: int = 600_000,
+        **options: Any,
+    ) -> EventKind:
+        spec = JobSpec(
+            job="j", attempt=attempt, flow="f", vertical="tiny", base_model="tiny",
+            rows=self.place.dataset(rows() if data is None else data), max_device_ms=max_device_ms,
+            output=self.place.grant(f"{attempt}/", "write"),
+            resume=self.place.grant(resume) if resume else None,
+            options=TrainingOptions(**{"epochs": 2, "batch_size": 16, "rank": 4, "minimum_gain": 0.0, **options}),
+        )  # fmt: skip
+        return run_job(spec, storage=self.place.storage, stop=stop, base=lambda _: self.base, heartbeat_s=5)
+
+    def kinds(self, attempt: int = 1) -> list[EventKind]:
+        return [event.kind for event in self.place.events(str(attempt))]
+
+    def last(self, kind: EventKind, attempt: int = 1) -> dict[str, Any]:
+        return [event for event in self.place.events(str(attempt)) if event.kind is kind][-1].data
+
+    def folder(self, attempt: int = 1) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (self.place.root / f"{attempt}/model").iterdir()}
+
+
+@pytest.fixture
+def attempts(place: Any, tiny: Base) -> Attempts:
+    return Attempts(place, tiny)
+
+
+def test_a_job_reports_every_step_and_leaves_a_model(attempts: Attempts) -> None:
+    assert attempts.run() is EventKind.SUCCEEDED
+    kinds = attempts.kinds()
+    assert kinds[:2] == [EventKind.SPAN_OPENED, EventKind.STARTED]
+    assert kinds[-2:] == [EventKind.SUCCEEDED, EventKind.SPAN_CLOSED]
+    assert [event.seq for event in attempts.place.events("1")] == list(range(1, len(kinds) + 1))
+    succeeded = attempts.last(EventKind.SUCCEEDED)
+    folder = read_folder(attempts.folder())
+    assert succeeded["digest"] == folder.digest
+    assert set(succeeded["report"]["baselines"]) == {"majority", "tfidf_svm"}
+    assert succeeded["report"]["scope"]["rows"] == 4
+    assert succeeded["metrics"]["accuracy"] >= 0.9
+
+
+def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny data are learned by the probe already; LoRA is kept here so that its files can be looked at."""
+    monkeypatch.setattr("inference.engine.outcome.LEAST_GAIN", -1.0)
+    monkeypatch.setattr("inference.engine.ladder.error_upper_bound", lambda *_: 1.0)
+
+
+def test_peft_loads_the_folder_and_gives_the_same_logits(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    options_that_always_climb(monkeypatch)
+    assert attempts.run() is EventKind.SUCCEEDED
+    folder = read_folder(attempts.folder())
+    assert folder.manifest["rung"] == Rung.LORA
+    again = BertModel.from_pretrained(attempts.base.tokenizer.name_or_path)
+    model = PeftModel.from_pretrained(again, attempts.place.root / "1/model").eval()
+    input_ids, mask = padded([[5, 6, 7]])
+    with torch.no_grad():
+        vector = mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)[0]
+    from inference.adapters.pool import Pool
+    from inference.adapters.stacked import StackedModel
+    from inference.engine.lora import linear_names
+
+    stacked = StackedModel(attempts.base.model, linear_names(attempts.base.model), slots=2, rank=16)
+    slot = Pool(stacked.table).pin(folder.digest, lambda: folder).number
+    ours = stacked.logits(stacked.vectors(input_ids, mask, [slot])[0], slot)
+    theirs = folder.head["weight"] @ vector + folder.head["bias"]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
+    place: Any, tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options_that_always_climb(monkeypatch)
+    attempts = Attempts(place, tiny)
+    assert attempts.run(1) is EventKind.SUCCEEDED
+    asked = iter(range(10_000))
+    assert attempts.run(2, stop=lambda: "pause" if next(asked) > 12 else None) is EventKind.PAUSED
+    paused = attempts.last(EventKind.PAUSED, 2)["step"]
+    checkpoint = attempts.last(EventKind.CHECKPOINT, 2)
+    assert checkpoint["step"] == paused > 0
+    assert attempts.run(3, resume=f"2/{checkpoint['path']}") is EventKind.SUCCEEDED
+    assert attempts.last(EventKind.STARTED, 3) == {"resumed_from_step": paused}
+    whole, resumed = (read_folder(attempts.folder(n)) for n in (1, 3))
+    for name, weights in whole.lora.items():
+        assert torch.equal(weights.a, resumed.lora[name].a)
+        assert torch.equal(weights.b, resumed.lora[name].b)
+    assert torch.equal(whole.head["weight"], resumed.head["weight"])
+
+
+def test_a_cancelled_job_says_so_and_leaves_no_model(attempts: Attempts) -> None:
+    assert attempts.run(stop=lambda: "cancel") is EventKind.CANCELLED
+    assert not (attempts.place.root / "1/model").exists()
+    assert attempts.kinds()[-1] is EventKind.SPAN_CLOSED
+
+
+def test_the_budget_ends_a_job_with_its_best_so_far(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+    options_that_always_climb(monkeypatch)
+    attempts.run(1, highest_rung=Rung.PROBE)
+    probe_ms = attempts.last(EventKind.SPAN_CLOSED)["device_ms"]
+    assert attempts.run(2, max_device_ms=probe_ms + 400, epochs=100) is EventKind.SUCCEEDED
+    assert any("used up" in event.message for event in attempts.place.events("2"))
+
+
+def test_a_budget_for_nothing_at_all_fails_with_the_cure(attempts: Attempts) -> None:
+    assert attempts.run(max_device_ms=1) is EventKind.FAILED
+    failed = attempts.last(EventKind.FAILED)
+    assert (failed["code"], "raise the budget" in failed["message"]) == ("budget_too_small", True)
+
+
+def test_a_single_class_is_refused_by_name(attempts: Attempts) -> None:
+    only = [row for row in rows() if row["label"] in {"card", "oos"}]
+    assert attempts.run(data=only) is EventKind.FAILED
+    failed = attempts.last(EventKind.FAILED)
+    assert failed["code"] == "single_class"
+    assert "'card'" in failed["message"]
+
+
+def test_rows_that_changed_after_they_were_frozen_are_refused(attempts: Attempts) -> None:
+    dataset = attempts.place.dataset
+    attempts.place.dataset = lambda made: dataset(made).model_copy(update={"sha256": "0" * 64})
+    assert attempts.run() is EventKind.FAILED
+    assert attempts.last(EventKind.FAILED)["code"] == "refused"
+
+
+def test_a_divergent_run_fails_with_the_cure(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+    options_that_always_climb(monkeypatch)
+    monkeypatch.setattr("inference.engine.lora.Run.step", lambda *_: float("nan"))
+    assert attempts.run() is EventKind.FAILED
+    assert "learning_rate_multiplier" in attempts.last(EventKind.FAILED)["message"]
+
+
+@pytest.mark.parametrize("name", ["features.json", "head.safetensors", "README.md"])
+def test_any_changed_byte_changes_the_digest(attempts: Attempts, name: str) -> None:
+    attempts.run(highest_rung=Rung.PROBE)
+    files = attempts.folder()
+    with pytest.raises(FolderRefused, match="manifest says"):
+        read_folder({**files, name: files[name] + b" "})
+
+
+def test_a_pickle_in_the_folder_is_refused(attempts: Attempts) -> None:
+    attempts.run(highest_rung=Rung.PROBE)
+    with pytest.raises(FolderRefused, match=r"pytorch_model\.bin"):
+        read_folder({**attempts.folder(), "pytorch_model.bin": b"\x80\x04."})
+
+
+def test_a_folder_without_its_manifest_does_not_count(attempts: Attempts) -> None:
+    attempts.run(highest_rung=Rung.PROBE)
+    files = attempts.folder()
+    assert json.loads(files["MANIFEST.json"])["job"] == "j"
+    del files["MANIFEST.json"]
+    with pytest.raises(FolderRefused, match="not written to the end"):
+        read_folder(files)
