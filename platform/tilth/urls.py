@@ -7,6 +7,7 @@ urlpatterns = [
     path("accounts/", include("allauth.urls")),
     path("api/schema", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="schema"),
     path("", include("tilth.tenants.urls")),
+    path("", include("tilth.datasets.urls")),
     path("", include("tilth.usage.urls")),
     path("", include("tilth.billing.urls")),
 ]

@@ -28,7 +28,7 @@ def cursor(prefix: str, after: str | None) -> UUID | None:
 def page(
     rows: QuerySet[Any], *, after: UUID | None, limit: int, kind: str, by: str = "id", ascending: bool = False
 ) -> tuple[list[Any], bool]:
-    """Rows beyond the one of id ``after``, in descending order of ``by`` unless ascending, and whether there are more."""
+    """Rows beyond the one of id ``after``, in falling order of ``by`` unless ascending, and whether there are more."""
     ordered = rows.order_by(by if ascending else f"-{by}")
     if after is not None:
         last = rows.filter(id=after).values_list(by, flat=True).first()

@@ -39,7 +39,7 @@ class Writer:
     """Writes one object piece by piece; ``commit`` makes it appear, ``abort`` leaves nothing."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         self._fs, self._full = _locate(path)
         self._sha256, self.size = hashlib.sha256(), 0
         self._part = _part_of(self._full) if _is_local(self._fs) else None
@@ -61,7 +61,7 @@ class Writer:
         else:
             self._file.close()
             self._file.commit()
-        return StoredObject(self._path, self.size, self._sha256.hexdigest())
+        return StoredObject(self.path, self.size, self._sha256.hexdigest())
 
     def abort(self) -> None:
         """Nothing was written."""

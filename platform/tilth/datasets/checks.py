@@ -1,0 +1,99 @@
+"""Checks one row against the roles of a schema: what the cells become, or what is wrong with them."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from tilth.contract.vertical import FieldKind, Schema, SchemaField
+from tilth.datasets.columns import SPLIT, SPLIT_VALUES, Match
+from tilth.datasets.profile import date, number
+from tilth.datasets.reading import Cell, Record
+from tilth.datasets.report import Problem, shown
+
+LABEL_CHARS = 200
+SPACE = re.compile(r"\s+")
+
+Value = str | float | None
+Row = dict[str, Value]
+
+
+class Fault(Exception):
+    """A cell that cannot be used: kind, message, cure."""
+
+    def __init__(self, kind: str, message: str, cure: str) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.cure = kind, message, cure
+
+
+class RowCheck:
+    """The checks of one file under one mapping."""
+
+    def __init__(self, schema: Schema, columns: Sequence[str], matches: Sequence[Match]) -> None:
+        self._fields = [
+            (schema.field(match.role) if match.role != SPLIT else None, columns.index(match.column), match)
+            for match in matches
+        ]
+
+    def __call__(self, record: Record) -> Row | Problem:
+        """Role → value; ``split`` is train, validation, test or None."""
+        row: Row = {}
+        for field, index, match in self._fields:
+            cell = record.cells[index]
+            try:
+                row[match.role] = split_of(cell) if field is None else value_of(field, cell)
+            except Fault as fault:
+                value = shown(cell) if cell is None or cell.strip() else None
+                return Problem(fault.kind, fault.message, fault.cure, record.line, match.column, value)
+        return row
+
+
+def value_of(field: SchemaField, cell: Cell) -> Value:
+    """The value of a role; raises Fault."""
+    if cell is None:
+        raise Fault("not_plain", "this is a list or an object", "write plain text or a number")
+    text = cell.strip()
+    if not text:
+        if not field.required:
+            return None
+        raise Fault(f"empty_{field.role}", f"the {field.title.lower()} is empty", "fill it in or remove the row")
+    if field.choices and text not in field.choices:
+        raise Fault("unknown_choice", "this is none of the choices", f"write one of {', '.join(field.choices)}")
+    return _typed(field, text)
+
+
+def split_of(cell: Cell) -> str | None:
+    """The split that a cell names; None if it is empty; raises Fault."""
+    name = (cell or "").strip().lower()
+    if name and name not in SPLIT_VALUES:
+        raise Fault("unknown_split", "this names no split", "write train, validation or test, or leave it empty")
+    return SPLIT_VALUES.get(name)
+
+
+def key_of(row: Row, roles: Sequence[str]) -> str:
+    """Equal for rows that say the same: case, width of characters and white space do not count."""
+    said = "\0".join(str(row.get(role)) for role in roles)
+    plain = SPACE.sub(" ", unicodedata.normalize("NFKC", said)).strip().casefold()
+    return blake2b(plain.encode(), digest_size=16).hexdigest()
+
+
+def target_of(schema: Schema) -> SchemaField | None:
+    """The role that is learned: the first required label or number."""
+    kinds = (FieldKind.LABEL, FieldKind.NUMBER)
+    return next((field for field in schema.fields if field.required and field.kind in kinds), None)
+
+
+def _typed(field: SchemaField, text: str) -> Value:
+    match field.kind:
+        case FieldKind.NUMBER:
+            value = number(text)
+            if value is None:
+                raise Fault("not_a_number", "this is no finite number", "write digits with a point, e.g. 1.5")
+            return value
+        case FieldKind.DATE:
+            if date(text) is None:
+                raise Fault("not_a_date", "this is no date", "write it as 2026-12-31 or 2026-12-31T23:59:59")
+        case FieldKind.LABEL if len(text) > LABEL_CHARS:
+            cure = "a label is a short name; is another column the label?"
+            raise Fault("long_label", f"the label has more than {LABEL_CHARS} characters", cure)
+    return text

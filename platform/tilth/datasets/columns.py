@@ -1,0 +1,153 @@
+"""Maps columns to a vertical's roles: as the customer says, else by name, else by values; always with the reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from tilth.contract.vertical import FieldKind, Schema, SchemaField
+from tilth.core.errors import Invalid
+from tilth.datasets.profile import Column
+
+SPLIT = "split"
+SPLIT_NAMES = (SPLIT, "fold", "subset", "partition")
+SPLIT_VALUES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+LABEL_DISTINCT_SHARE = 0.5
+"""A column of labels repeats its values: at most this many distinct ones for each row."""
+LABEL_MEAN_CHARS = 60
+TEXT_MEAN_CHARS = 8
+NEARLY_ALL = 0.98
+
+
+@dataclass(frozen=True)
+class Match:
+    """The column of a role, and why it is that one."""
+
+    role: str
+    column: str
+    reason: str
+
+
+def match_columns(schema: Schema, columns: Sequence[Column], said: Mapping[str, str] | None) -> list[Match]:
+    """The column of every role that has one; ``split`` is a role of every schema. Raises Invalid for a bad mapping."""
+    matches = _said(schema, [column.name for column in columns], said or {})
+    for step in (_by_name, _by_values):
+        for field in schema.fields:
+            free = [column for column in columns if column.name not in {match.column for match in matches}]
+            if field.role not in {match.role for match in matches} and (match := step(field, free)):
+                matches.append(match)
+    if SPLIT not in {match.role for match in matches} | {field.role for field in schema.fields}:
+        matches += _split([column for column in columns if column.name not in {m.column for m in matches}])
+    return matches
+
+
+def missing(schema: Schema, matches: Sequence[Match]) -> list[SchemaField]:
+    """Required roles without a column."""
+    found = {match.role for match in matches}
+    return [field for field in schema.fields if field.required and field.role not in found]
+
+
+def refuse_missing(schema: Schema, matches: Sequence[Match], names: Sequence[str], file: str) -> None:
+    """Raises Invalid naming the roles without a column, the columns there are, and what to say."""
+    if lacking := missing(schema, matches):
+        roles = ", ".join(f"{field.role!r} ({field.title})" for field in lacking)
+        raise Invalid(
+            f"{file}: no column was found for the role {roles}; the columns are {_list(names)}. Say which it is, "
+            f'e.g. columns={{"{lacking[0].role}": "{names[0]}"}}, or check that the first line names the columns.',
+            param="columns",
+            code="missing_role",
+        )
+
+
+def _said(schema: Schema, names: Sequence[str], said: Mapping[str, str]) -> list[Match]:
+    roles = [*[field.role for field in schema.fields], SPLIT]
+    for role, name in said.items():
+        if role not in roles:
+            raise Invalid(
+                f"There is no role {role!r}; the roles are {', '.join(roles)}.", param="columns", code="unknown_role"
+            )
+        if name not in names:
+            close = get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise Invalid(
+                f"columns[{role!r}] names {name!r}, but the columns are {_list(names)}.{hint}",
+                param="columns",
+                code="unknown_column",
+            )
+        if twice := [other for other, column in said.items() if column == name and other != role]:
+            raise Invalid(
+                f"columns names {name!r} for both {role!r} and {twice[0]!r}; a column has one role.", param="columns"
+            )
+    return [Match(role, name, "named by you") for role, name in said.items()]
+
+
+def _by_name(field: SchemaField, free: Sequence[Column]) -> Match | None:
+    for alias in (field.role, *field.aliases):
+        for column in free:
+            if _plain(column.name) == _plain(alias):
+                return Match(field.role, column.name, f"the name {column.name!r} is usual for {field.title.lower()}")
+    return None
+
+
+def _by_values(field: SchemaField, free: Sequence[Column]) -> Match | None:
+    fits = [column for column in free if column.filled and _fits(field, column)]
+    if not fits or not field.required:
+        return None
+    best = min(fits, key=lambda column: _rank(field, column))
+    return Match(field.role, best.name, _because(field, best))
+
+
+def _fits(field: SchemaField, column: Column) -> bool:
+    filled = column.filled
+    match field.kind:
+        case FieldKind.TEXT:
+            return column.mean_chars >= TEXT_MEAN_CHARS and column.numbers < filled * NEARLY_ALL
+        case FieldKind.LABEL | FieldKind.CATEGORY:
+            repeats = 2 <= column.distinct <= max(2.0, filled * LABEL_DISTINCT_SHARE)
+            return repeats and column.mean_chars <= LABEL_MEAN_CHARS
+        case FieldKind.NUMBER:
+            return column.numbers >= filled * NEARLY_ALL
+        case FieldKind.DATE:
+            return column.dates >= filled * NEARLY_ALL
+        case FieldKind.ID:
+            return column.distinct == filled
+
+
+def _rank(field: SchemaField, column: Column) -> float:
+    """The smallest is the best of those that fit."""
+    if field.kind is FieldKind.TEXT:
+        return -column.mean_chars
+    return column.distinct_share
+
+
+def _because(field: SchemaField, column: Column) -> str:
+    facts = (
+        f"{column.distinct:,} distinct values in {column.filled:,} rows, {column.mean_chars:.0f} characters on average"
+    )
+    wants = {
+        FieldKind.TEXT: "the longest texts",
+        FieldKind.LABEL: "few, short values that repeat",
+        FieldKind.CATEGORY: "few, short values that repeat",
+        FieldKind.NUMBER: "numbers only",
+        FieldKind.DATE: "dates only",
+        FieldKind.ID: "no value twice",
+    }
+    return f"by its values: {wants[field.kind]} ({facts})"
+
+
+def _split(free: Sequence[Column]) -> list[Match]:
+    for column in free:
+        if _plain(column.name) in SPLIT_NAMES and column.few and column.few <= set(SPLIT_VALUES):
+            return [Match(SPLIT, column.name, f"its values are {_list(sorted(column.few))}")]
+    return []
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _list(names: Sequence[str]) -> str:
+    short = [repr(name) for name in names[:20]]
+    return ", ".join(short) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -1,0 +1,90 @@
+"""What a column's first values look like: the facts from which roles are inferred."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+
+from tilth.datasets.reading import Cell, Record
+
+SAMPLED_ROWS = 20_000
+EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's name and what its sampled values are like."""
+
+    name: str
+    rows: int
+    """Sampled."""
+    filled: int
+    """With a value."""
+    distinct: int
+    mean_chars: float
+    numbers: int
+    dates: int
+    examples: tuple[str, ...]
+    """The first distinct values."""
+    few: frozenset[str]
+    """All distinct values, lower case, if they are at most EXAMPLES."""
+
+    @property
+    def distinct_share(self) -> float:
+        """Distinct values for each filled one."""
+        return self.distinct / self.filled if self.filled else 0.0
+
+    def as_json(self) -> dict[str, object]:
+        """For the report."""
+        return {
+            "name": self.name,
+            "filled": self.filled,
+            "distinct": self.distinct,
+            "mean_chars": round(self.mean_chars, 1),
+            "examples": [example[:80] for example in self.examples],
+        }
+
+
+def profile(names: Sequence[str], records: Iterable[Record]) -> list[Column]:
+    """Profiles of each column over these rows."""
+    columns: list[list[str]] = [[] for _ in names]
+    rows = 0
+    for record in records:
+        rows += 1
+        for values, cell in zip(columns, record.cells, strict=True):
+            if cell is not None and (value := cell.strip()):
+                values.append(value)
+    return [_column(name, rows, values) for name, values in zip(names, columns, strict=True)]
+
+
+def number(text: Cell) -> float | None:
+    """A finite number, or None."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if isfinite(value) else None
+
+
+def date(text: Cell) -> datetime | None:
+    """A date as ISO 8601 writes it, or None."""
+    try:
+        return datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+
+
+def _column(name: str, rows: int, values: list[str]) -> Column:
+    distinct = dict.fromkeys(values)
+    few = frozenset(value.lower() for value in distinct) if len(distinct) <= EXAMPLES else frozenset()
+    return Column(
+        name=name,
+        rows=rows,
+        filled=len(values),
+        distinct=len(distinct),
+        mean_chars=sum(map(len, values)) / len(values) if values else 0.0,
+        numbers=sum(number(value) is not None for value in values),
+        dates=sum(date(value) is not None for value in values),
+        examples=tuple(distinct)[:EXAMPLES],
+        few=few,
+    )

@@ -1,0 +1,63 @@
+"""How files, checks and frozen versions look to customers."""
+
+from typing import Any
+
+from tilth.core.ids import public
+from tilth.datasets.models import Check, DatasetVersion, File
+
+
+def file_shape(file: File) -> dict[str, Any]:
+    """OpenAI's ``file``."""
+    return {
+        "id": public("file", file.id),
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": int(file.created_at.timestamp()),
+        "expires_at": int(file.expires_at.timestamp()) if file.expires_at else None,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": file.status,
+        "status_details": file.status_details or None,
+    }
+
+
+def dataset_shape(version: DatasetVersion) -> dict[str, Any]:
+    """A frozen version."""
+    return {
+        "id": public("dsv", version.id),
+        "object": "dataset",
+        "created_at": int(version.created_at.timestamp()),
+        "vertical": version.vertical,
+        "training_file": public("file", version.training_file_id),
+        "validation_file": _file(version.validation_file_id),
+        "test_file": _file(version.test_file_id),
+        "columns": version.columns,
+        "options": version.options,
+        "sha256": version.sha256,
+        "bytes": version.bytes,
+        "rows": version.rows,
+        "splits": version.splits,
+    }
+
+
+def check_shape(check: Check) -> dict[str, Any]:
+    """A check: pending, passed with its report (and its version, if it was to freeze), or refused with the error."""
+    return {
+        "id": public("check", check.id),
+        "object": "dataset.check",
+        "created_at": int(check.created_at.timestamp()),
+        "state": check.state,
+        "vertical": check.vertical,
+        "training_file": public("file", check.training_file_id),
+        "validation_file": _file(check.validation_file_id),
+        "test_file": _file(check.test_file_id),
+        "columns": check.columns,
+        "options": check.options,
+        "report": check.report,
+        "error": check.error,
+        "dataset": public("dsv", check.version_id) if check.version_id else None,
+    }
+
+
+def _file(id_: Any) -> str | None:
+    return public("file", id_) if id_ else None

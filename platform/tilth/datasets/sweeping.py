@@ -1,0 +1,47 @@
+"""Removes what has expired and what killed processes left: objects without a row, halves, scratch folders."""
+
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from tilth.core import storage
+from tilth.core.clock import now
+from tilth.core.scope import tenant_scope
+from tilth.datasets.models import DatasetVersion, File
+from tilth.datasets.services import file_expire
+
+ORPHAN_AGE = timedelta(days=1)
+"""No upload and no check lasts longer."""
+
+
+def sweep() -> None:
+    """All of it."""
+    for tenant, file in _expired():
+        file_expire(tenant=tenant, file=file)
+    for name in storage.names("tenants"):
+        remove_orphans(UUID(hex=name))
+    for left in storage.scratch().iterdir():
+        if time.time() - left.stat().st_mtime > ORPHAN_AGE.total_seconds():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_orphans(tenant: UUID) -> None:
+    """A tenant's old files and versions in storage that no row knows."""
+    for kind, model in (("files", File), ("datasets", DatasetVersion)):
+        old = {id_ for name in storage.names(storage.path(tenant, kind)) if _age(id_ := UUID(hex=name)) > ORPHAN_AGE}
+        with tenant_scope(tenant):
+            known = set(model.objects.filter(id__in=old).values_list("id", flat=True))
+        for orphan in old - known:
+            storage.delete_prefix(storage.path(tenant, kind, orphan.hex))
+
+
+def _expired() -> list[tuple[UUID, UUID]]:
+    """(tenant, file), read across tenants as the system role."""
+    rows = File.unscoped.using("system").filter(expires_at__lte=now(), deleted_at=None)
+    return list(rows.values_list("tenant_id", "id"))
+
+
+def _age(id_: UUID) -> timedelta:
+    """Of a time-ordered id."""
+    return now() - datetime.fromtimestamp((id_.int >> 80) / 1000, UTC)
