@@ -4,26 +4,30 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncConnection
+from psycopg import pq
 
 from tilth.core.clock import now
 from tilth.core.errors import PaymentRequired
 from tilth.core.ids import uuid7
 from tilth.gateway.batches import Batches
-from tilth.gateway.database import TENANT, Row, Statement, together
 from tilth.gateway.link import Link
+from tilth.gateway.wire import TENANT, Call, Prepared, Values, Wire, array, in_tenant, text
 from tilth.usage import statements
 from tilth.usage.budgets import Room, month_of
 
 LIFE = timedelta(minutes=3)
 """Longer than any request; then the sweep gives it back."""
-PURPOSE = "prediction"
+PURPOSE = b"prediction"
 
-ROOM = """SELECT key IS NOT NULL, limit_micro_usd, spent_micro_usd, held_micro_usd FROM usage_budget
+HOLD, HOLD_CAPPED = Prepared.of(statements.HOLD), Prepared.of(statements.HOLD_CAPPED)
+HOLD_AGAIN, RELEASE = Prepared.of(statements.HOLD_AGAIN), Prepared.of(statements.RELEASE)
+ROOM = Prepared.of(
+    """SELECT key IS NOT NULL, limit_micro_usd, spent_micro_usd, held_micro_usd FROM usage_budget
     WHERE tenant_id = %(tenant)s AND month = %(month)s AND (key IS NULL OR key = %(key)s::uuid)"""
+)
+PREPARED = (TENANT, HOLD, HOLD_CAPPED, HOLD_AGAIN, RELEASE, ROOM)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Holds:
     """
 
     def __init__(self, url: str, ensure: Ensure) -> None:
-        self._link = Link(url, synchronous_commit=False, restarted=self._put_back)
+        self._link = Link(url, PREPARED, synchronous_commit=False, restarted=self._put_back)
         self._ensure = ensure
         self._batches: Batches[Wish, None] = Batches(self._flush)
         self._standing: dict[UUID, Place] = {}
@@ -109,18 +113,18 @@ class Holds:
     async def _flush(self, wishes: list[Wish]) -> list[Exception | None]:
         """One transaction; tenants in one order in all processes, so that none waits for another in a circle."""
         results: dict[UUID, Exception | None] = {wish.id: None for wish in wishes}
-        asked: list[Statement] = []
+        asked: list[Call] = []
         placed: list[tuple[int, list[Place]]] = []
         for tenant, own in by_tenant(wishes):
-            asked.append((TENANT, [str(tenant)]))
+            asked.append(in_tenant(tenant))
             if backs := [wish.id for wish in own if isinstance(wish, Back)]:
-                asked.append((statements.RELEASE, {"tenant": tenant, "ids": backs}))
+                asked.append((RELEASE, {"tenant": text(tenant), "ids": array(backs)}))
             for group in by_key(own):
                 placed.append((len(asked), group))
                 asked.append(_hold(group))
         answers = await self._link.together(asked)
         for index, group in placed:
-            if not answers[index]:
+            if not answers[index].ntuples:
                 results.update(await self._one_by_one(group))
         return [results[wish.id] for wish in wishes]
 
@@ -129,18 +133,18 @@ class Holds:
         first, month = group[0], month_of(now())
         await self._ensure(first.tenant, month, first.key, first.cap_micro_usd)
         alone = [_hold([place]) for place in group]
-        _, *answers = await self._link.together([(TENANT, [str(first.tenant)]), *alone])
-        refused = {place.id for place, rows in zip(group, answers, strict=True) if not rows}
+        _, *answers = await self._link.together([in_tenant(first.tenant), *alone])
+        refused = {place.id for place, answer in zip(group, answers, strict=True) if not answer.ntuples}
         if not refused:
             return {}
-        facts = {"tenant": first.tenant, "month": month, "key": first.key}
-        _, rooms = await self._link.together([(TENANT, [str(first.tenant)]), (ROOM, facts)])
+        facts = {"tenant": text(first.tenant), "month": text(month), "key": text(first.key)}
+        _, rooms = await self._link.together([in_tenant(first.tenant), (ROOM, facts)])
         return {place.id: _refusal(place, rooms) for place in group if place.id in refused}
 
-    async def _put_back(self, connection: AsyncConnection[Row]) -> None:
+    async def _put_back(self, wire: Wire) -> None:
         for tenant, own in by_tenant(self._standing.values()):
-            again = [(statements.HOLD_AGAIN, _facts(group)) for group in by_key(own)]
-            await together(connection, [(TENANT, [str(tenant)]), *again])
+            again = [(HOLD_AGAIN, _facts(group)) for group in by_key(own)]
+            await wire.together([in_tenant(tenant), *again])
 
 
 def by_tenant(wishes: Iterable[Wish]) -> list[tuple[UUID, list[Wish]]]:
@@ -160,20 +164,26 @@ def by_key(wishes: Iterable[Wish]) -> list[list[Place]]:
     return list(found.values())
 
 
-def _hold(group: list[Place]) -> Statement:
-    return (statements.HOLD if group[0].key is None else statements.HOLD_CAPPED, _facts(group))
+def _hold(group: list[Place]) -> Call:
+    return (HOLD if group[0].key is None else HOLD_CAPPED, _facts(group))
 
 
-def _facts(group: list[Place]) -> dict[str, Any]:
+def _facts(group: list[Place]) -> Values:
     at = now()
     return {
-        "tenant": group[0].tenant, "month": month_of(at), "key": group[0].key, "purpose": PURPOSE, "at": at,
-        "expires_at": at + LIFE, "total": sum(place.amount_micro_usd for place in group),
-        "ids": [place.id for place in group], "amounts": [place.amount_micro_usd for place in group],
+        "tenant": text(group[0].tenant), "month": text(month_of(at)), "key": text(group[0].key), "purpose": PURPOSE,
+        "at": text(at), "expires_at": text(at + LIFE), "total": text(sum(place.amount_micro_usd for place in group)),
+        "ids": array([place.id for place in group]), "amounts": array([place.amount_micro_usd for place in group]),
     }  # fmt: skip
 
 
-def _refusal(place: Place, rooms: list[Row]) -> PaymentRequired:
+def _refusal(place: Place, rooms: pq.abc.PGresult) -> PaymentRequired:
     """By the budget that has less left."""
-    scarce = min((Room(*row) for row in rooms), key=lambda room: room.left_micro_usd)
+    scarce = min((_room(rooms, row) for row in range(rooms.ntuples)), key=lambda room: room.left_micro_usd)
     return scarce.refusal(place.amount_micro_usd)
+
+
+def _room(rooms: pq.abc.PGresult, row: int) -> Room:
+    of_key, *figures = [rooms.get_value(row, column) or b"0" for column in range(rooms.nfields)]
+    limit, spent, held = map(int, figures)
+    return Room(of_key == b"t", limit, spent, held)

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
 
-from psycopg import AsyncConnection
+from psycopg import pq
 
-from tilth.gateway.database import Row, Statement, connect, lost, together
+from tilth.gateway.database import lost
+from tilth.gateway.wire import Call, Prepared, Wire
 
-ANSWER_S = 12.0
-"""A statement that takes longer counts as a lost connection."""
-STARTED = "SELECT pg_postmaster_start_time()"
+STARTED = Prepared.of("SELECT pg_postmaster_start_time()::text")
 
 
 class Link:
@@ -19,22 +17,23 @@ class Link:
     def __init__(
         self,
         url: str,
+        prepared: Sequence[Prepared],
         *,
         synchronous_commit: bool,
-        restarted: Callable[[AsyncConnection[Row]], Awaitable[None]] | None = None,
+        restarted: Callable[[Wire], Awaitable[None]] | None = None,
     ) -> None:
         self._url = url
+        self._prepared = [STARTED, *prepared]
         self._synchronous_commit = synchronous_commit
         self._restarted = restarted
-        self._connection: AsyncConnection[Row] | None = None
-        self._server: datetime | None = None
+        self._wire: Wire | None = None
+        self._server: bytes | None = None
 
-    async def together(self, statements: Sequence[Statement]) -> list[list[Row]]:
+    async def together(self, calls: Sequence[Call]) -> list[pq.abc.PGresult]:
         """One transaction, committed on return; on failure of the connection it is closed and the error raised."""
-        connection = self._connection or await self._open()
+        wire = self._wire or await self._open()
         try:
-            async with asyncio.timeout(ANSWER_S):
-                return await together(connection, statements)
+            return await wire.together(calls)
         except BaseException as error:
             if lost(error) or isinstance(error, asyncio.CancelledError):
                 await self.close()
@@ -42,15 +41,15 @@ class Link:
 
     async def close(self) -> None:
         """Lets go of the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.close()
 
-    async def _open(self) -> AsyncConnection[Row]:
-        made = await connect(self._url, synchronous_commit=self._synchronous_commit)
-        ((started,),) = await together(made, [(STARTED, [])])
-        if self._server not in (None, started[0]) and self._restarted is not None:
+    async def _open(self) -> Wire:
+        made = await Wire.open(self._url, self._prepared, synchronous_commit=self._synchronous_commit)
+        (started,) = await made.together([(STARTED, {})])
+        server = started.get_value(0, 0)
+        if self._server not in (None, server) and self._restarted is not None:
             await self._restarted(made)
-        self._server = started[0]
-        self._connection = made
+        self._server, self._wire = server, made
         return made

@@ -11,11 +11,13 @@ import orjson
 
 from tilth.core.clock import now
 from tilth.gateway.batches import Batches
-from tilth.gateway.database import TENANT, Statement, lost
+from tilth.gateway.database import lost
 from tilth.gateway.link import Link
+from tilth.gateway.wire import TENANT, Call, Prepared, array, in_tenant, text, texts
 from tilth.usage import statements
 
-SOURCE = "gateway"
+SETTLE = Prepared.of(statements.SETTLE)
+SOURCE = b"gateway"
 PATIENCE_S = 15.0
 """How long a settlement is tried again while the database is away; telling an event again counts nothing twice."""
 PAUSE_S = 0.2
@@ -41,7 +43,7 @@ class Settlements:
     """All settlements of this process go over one connection, whose commits reach the disk before they return."""
 
     def __init__(self, url: str) -> None:
-        self._link = Link(url, synchronous_commit=True)
+        self._link = Link(url, [TENANT, SETTLE], synchronous_commit=True)
         self._batches: Batches[Settlement, None] = Batches(self._flush)
 
     async def record(self, settlement: Settlement) -> None:
@@ -65,12 +67,12 @@ class Settlements:
             return await self._one_tenant_each(settlements, tenants)
         return [None] * len(settlements)
 
-    async def _patiently(self, statements_: list[Statement]) -> None:
+    async def _patiently(self, calls: list[Call]) -> None:
         """Whether the first try was committed need not be known: the event's id decides."""
         ends = time.monotonic() + PATIENCE_S
         while True:
             try:
-                await self._link.together(statements_)
+                await self._link.together(calls)
             except Exception as error:
                 if not lost(error) or time.monotonic() > ends:
                     raise
@@ -92,13 +94,14 @@ class Settlements:
         return [results[settlement.tenant] for settlement in settlements]
 
 
-def _told(own: list[Settlement]) -> list[Statement]:
+def _told(own: list[Settlement]) -> list[Call]:
+    tenant = own[0].tenant
     facts = {
-        "tenant": own[0].tenant, "at": now(), "source": SOURCE,
-        "ids": [one.id for one in own], "event_ids": [one.id.hex for one in own],
-        "prices": [one.price for one in own], "quantities": [one.quantity for one in own],
-        "subjects": [one.subject for one in own], "keys": [one.key for one in own],
-        "times": [one.at for one in own], "holds": [one.hold for one in own],
-        "data": [orjson.dumps(one.data).decode() for one in own],
+        "tenant": text(tenant), "at": text(now()), "source": SOURCE,
+        "ids": array([one.id for one in own]), "event_ids": array([one.id.hex for one in own]),
+        "prices": array([one.price for one in own]), "quantities": array([one.quantity for one in own]),
+        "subjects": texts([one.subject for one in own]), "keys": array([one.key for one in own]),
+        "times": array([one.at for one in own]), "holds": array([one.hold for one in own]),
+        "data": texts([orjson.dumps(one.data).decode() for one in own]),
     }  # fmt: skip
-    return [(TENANT, [str(own[0].tenant)]), (statements.SETTLE, facts)]
+    return [in_tenant(tenant), (SETTLE, facts)]
