@@ -36,7 +36,8 @@ class UsageEvent(TenantModel):
     """Who counted: ``gateway``, ``training``."""
     event_id = models.CharField(max_length=120)
     """The source's own id of what happened; (tenant, source, event_id) is unique."""
-    price = models.ForeignKey(Price, models.PROTECT, related_name="+", db_index=False)
+    price = models.ForeignKey(Price, models.PROTECT, related_name="+", db_index=False, db_constraint=False)
+    """Prices cannot be deleted, so the database need not look whether this one is there."""
     quantity = models.BigIntegerField()
     """In units of the price."""
     subject = models.CharField(max_length=240)
@@ -94,8 +95,8 @@ class Tally(TenantModel):
 class Hold(TenantModel):
     """Part of a budget kept for something under way. Deleting the row is the only way to give it back."""
 
-    budget = TenantForeignKey(Budget, models.PROTECT, related_name="+")
-    key_budget = TenantForeignKey(Budget, models.PROTECT, null=True, related_name="+")
+    budget = TenantForeignKey(Budget, models.PROTECT, related_name="+", db_index=False)
+    key_budget = TenantForeignKey(Budget, models.PROTECT, null=True, related_name="+", db_index=False)
     """Of the key that asked, if it has a cap: the same amount is held there too."""
     purpose = models.CharField(max_length=80)
     amount_micro_usd = models.BigIntegerField()
@@ -113,7 +114,8 @@ class Hold(TenantModel):
 class PendingFold(TenantModel):
     """What the fold has not seen: an event to count, a hold to give back, or both at once."""
 
-    event = TenantForeignKey(UsageEvent, models.PROTECT, null=True, related_name="+", db_index=False)
+    event = models.UUIDField(null=True)
+    """Written by the same statement as the event, which cannot be deleted: a foreign key would only cost time."""
     hold = models.UUIDField(null=True)
     """May be swept already; the event counts all the same."""
 

@@ -24,7 +24,7 @@ QUANTITIES = """SELECT price, sum(quantity)::bigint FROM (
     WHERE tally.tenant_id = %(tenant)s AND budget.month = %(month)s AND budget.key IS NULL
     UNION ALL
     SELECT event.price_id, event.quantity FROM usage_pendingfold pending
-    JOIN usage_usageevent event ON event.tenant_id = pending.tenant_id AND event.id = pending.event_id
+    JOIN usage_usageevent event ON event.tenant_id = pending.tenant_id AND event.id = pending.event
     WHERE pending.tenant_id = %(tenant)s AND event.occurred_at >= %(month)s::timestamp AT TIME ZONE 'UTC'
       AND event.occurred_at < (%(month)s::timestamp + interval '1 month') AT TIME ZONE 'UTC') AS each
 GROUP BY price"""

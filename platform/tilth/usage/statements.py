@@ -66,7 +66,7 @@ stored AS (
         (id, tenant_id, created_at, source, event_id, price_id, quantity, subject, key, occurred_at, data)
     SELECT id, %(tenant)s, %(at)s, %(source)s, event_id, price, quantity, subject, key, occurred_at, data FROM told
     ON CONFLICT (tenant_id, source, event_id) DO NOTHING RETURNING id)
-INSERT INTO usage_pendingfold (id, tenant_id, created_at, event_id, hold)
+INSERT INTO usage_pendingfold (id, tenant_id, created_at, event, hold)
 SELECT told.id, %(tenant)s, %(at)s, stored.id, told.hold FROM told LEFT JOIN stored ON stored.id = told.id
 WHERE stored.id IS NOT NULL OR told.hold IS NOT NULL
 ON CONFLICT (id) DO NOTHING"""
@@ -76,10 +76,10 @@ TAKE = """WITH taken AS (
     DELETE FROM usage_pendingfold WHERE id = ANY(ARRAY(
         SELECT id FROM usage_pendingfold WHERE tenant_id = %(tenant)s ORDER BY id LIMIT %(limit)s
         FOR UPDATE SKIP LOCKED))
-    RETURNING event_id, hold)
+    RETURNING event, hold)
 SELECT date_trunc('month', event.occurred_at AT TIME ZONE 'UTC')::date, event.price_id, event.key,
     coalesce(sum(event.quantity), 0)::bigint, array_remove(array_agg(taken.hold), NULL), count(*)
-FROM taken LEFT JOIN usage_usageevent event ON event.tenant_id = %(tenant)s AND event.id = taken.event_id
+FROM taken LEFT JOIN usage_usageevent event ON event.tenant_id = %(tenant)s AND event.id = taken.event
 GROUP BY 1, 2, 3"""
 
 TALLY = """INSERT INTO usage_tally (id, tenant_id, created_at, budget_id, price_id, quantity)
