@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -10,7 +10,6 @@ from psycopg import pq
 
 from tilth.core.clock import now
 from tilth.core.errors import PaymentRequired
-from tilth.core.ids import uuid7
 from tilth.gateway.batches import Batches
 from tilth.gateway.link import Link
 from tilth.gateway.wire import TENANT, Call, Prepared, Values, Wire, array, in_tenant, text
@@ -34,12 +33,13 @@ PREPARED = (TENANT, HOLD, HOLD_CAPPED, HOLD_AGAIN, RELEASE, ROOM)
 class Place:
     """A hold that is asked for."""
 
+    id: UUID
+    """The request's."""
     tenant: UUID
     amount_micro_usd: int
     key: UUID | None = None
     """Of a key with a cap."""
     cap_micro_usd: int | None = None
-    id: UUID = field(default_factory=uuid7)
 
 
 @dataclass(frozen=True)

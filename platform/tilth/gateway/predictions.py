@@ -62,7 +62,7 @@ class Predictions:
 
     async def _work(self, caller: Caller, ask: Ask, target: Target, size: int, request: UUID) -> bytes:
         price = await self._lookups.price(UNIT)
-        place = _hold(caller, price, most_tokens(size, len(ask.inputs)))
+        place = _hold(caller, price, most_tokens(size, len(ask.inputs)), request)
         await self._holds.place(place)
         try:
             reply = await self._upstream.predict(self._flow(caller.principal.tenant), target, ask.inputs)
@@ -85,13 +85,14 @@ def _fingerprint(caller: Caller, target: Target, body: bytes) -> bytes:
     return hashlib.sha256(b"\0".join((key, target.digest.encode(), hashlib.sha256(body).digest()))).digest()
 
 
-def _hold(caller: Caller, price: ListPrice, tokens: int) -> Place:
+def _hold(caller: Caller, price: ListPrice, tokens: int, request: UUID) -> Place:
     capped = caller.cap_micro_usd is not None
     return Place(
         tenant=caller.principal.tenant,
         amount_micro_usd=price.rate.ceil(tokens),
         key=caller.principal.key if capped else None,
         cap_micro_usd=caller.cap_micro_usd,
+        id=request,
     )
 
 

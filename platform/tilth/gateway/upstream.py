@@ -1,10 +1,11 @@
 """The gateway's client of the data plane: kept-alive connections, a short-lived token, grants signed once an hour."""
 
+import asyncio
 import time
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
 from pydantic import ValidationError
 
@@ -14,10 +15,12 @@ from tilth.dataplane.faults import read_fault
 from tilth.dataplane.grants import READ_LIFE_S, Grants
 from tilth.dataplane.port import DataPlaneDown
 from tilth.dataplane.tokens import Tokens
+from tilth.gateway.http1 import Http1
 from tilth.gateway.lookups import Target
 
 DEADLINE_MS = 30_000
-CONNECTIONS = 512
+PATIENCE_S = DEADLINE_MS / 1000 + 5
+"""The data plane keeps its deadline itself; this is for one that hangs."""
 GRANTS = 10_000
 OURS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS})
 """Refusals that are no fault of the customer: our token, our grant, our address, a full house."""
@@ -27,41 +30,29 @@ class Upstream:
     """Asks for predictions at TILTH_DATAPLANE_URL."""
 
     def __init__(self, url: str, tokens: Tokens, grants: Grants) -> None:
-        self._url = f"{url}/predictions"
+        self._http = Http1(url)
+        self._path = f"{urlsplit(url).path}/predictions"
         self._tokens = tokens
         self._grants = grants
         self._granted: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._session: aiohttp.ClientSession | None = None
 
     async def predict(self, flow: str, target: Target, inputs: list[dict[str, Any]]) -> PredictReply:
         """The data plane's answer; raises Invalid for what it refuses, DataPlaneDown when it fails."""
         content = orjson.dumps(
             {"flow": flow, "model": self._model(target), "inputs": inputs, "deadline_ms": DEADLINE_MS}
         )
-        headers = {"Authorization": f"Bearer {self._tokens.bearer()}", "Content-Type": "application/json"}
         try:
-            async with self._open().post(self._url, data=content, headers=headers) as answer:
-                status, body = answer.status, await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as cause:
+            async with asyncio.timeout(PATIENCE_S):
+                reply = await self._http.post(self._path, content, bearer=self._tokens.bearer())
+        except OSError as cause:
             raise DataPlaneDown("The models cannot be reached at the moment; try again.") from cause
-        if status != HTTPStatus.OK:
-            raise _refused(status, body)
-        return _read(body, len(inputs))
+        if reply.status != HTTPStatus.OK:
+            raise _refused(reply.status, reply.body)
+        return _read(reply.body, len(inputs))
 
     async def close(self) -> None:
         """Lets go of the connections."""
-        if self._session is not None:
-            await self._session.close()
-
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS, keepalive_timeout=30),
-                timeout=aiohttp.ClientTimeout(total=DEADLINE_MS / 1000 + 5, sock_connect=5),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
-        return self._session
+        await self._http.close()
 
     def _model(self, target: Target) -> dict[str, Any]:
         ends, model = self._granted.get(target.digest + target.path, (0.0, {}))
