@@ -444,3 +444,41 @@ def test_what_was_answered_is_stored_when_connections_are_killed(stack: Stack, r
     assert held(sums_db, ready) == [], "orphan holds are swept"
     folded = sums_db.execute("SELECT sum(quantity) FROM usage_tally WHERE tenant_id = %s", [ready.id]).fetchone()
     assert folded == (sum(answered),)
+
+
+def restart_by_kill(server: Any) -> None:
+    """As kill -9 of PostgreSQL and its start by the supervisor; this process's own connections are given up."""
+    from django.db import connections
+
+    server.process.kill()
+    server.process.wait()
+    server.start()
+    connections.close_all()
+    for alias in ("default", "system"):
+        connections[alias].close_pool()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_killed_database_loses_no_answered_prediction_and_no_hold_under_way(
+    stack: Stack, ready: Any, plane: FakePredictions, database: Any
+) -> None:
+    """Last in this file: it restarts the server that all tests share."""
+    answered = [stack.ask(ready.key, rows=3) for _ in range(20)]
+    plane.delay_s = 4
+    with ThreadPoolExecutor(1) as pool:
+        asked = plane.asked
+        under_way = pool.submit(stack.ask, ready.key, text="held while the database dies")
+        assert eventually(lambda: plane.asked > asked)
+        restart_by_kill(database)
+        plane.delay_s = 0
+        assert eventually(lambda: stack.ask(ready.key).status == 200), "the link is opened anew"
+        with psycopg.connect(database.url("postgres"), autocommit=True) as db:
+            fold_once()
+            holds = db.execute("SELECT count(*) FROM usage_hold WHERE tenant_id = %s", [ready.id]).fetchone()
+            assert holds == (1,), "that of the request under way"
+            assert [balance for balance in held(db, ready) if balance[0] != balance[1]] == []
+            answered.append(under_way.result())
+            assert [answer.status for answer in answered] == [200] * 21
+            stored = {event for event, _ in events(db, ready)}
+            assert {answer.headers["x-request-id"].removeprefix("req_") for answer in answered} <= stored
+            assert eventually(lambda: fold_once() >= 0 and held(db, ready) == [])
