@@ -10,4 +10,8 @@ urlpatterns = [
     path("", include("tilth.datasets.urls")),
     path("", include("tilth.usage.urls")),
     path("", include("tilth.billing.urls")),
+    path("", include("tilth.catalog.urls")),
+    path("", include("tilth.training.urls")),
+    path("", include("tilth.registry.urls")),
+    path("", include("tilth.serving.urls")),
 ]

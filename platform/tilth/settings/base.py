@@ -38,9 +38,9 @@ INSTALLED_APPS = [
     "tilth.datasets",
     "tilth.usage",
     "tilth.billing",
-    # "tilth.training",
-    # "tilth.registry",
-    # "tilth.serving",
+    "tilth.training",
+    "tilth.registry",
+    "tilth.serving",
 ]
 
 MIDDLEWARE = [

@@ -6,5 +6,5 @@ from tilth.core.rls import TenantTable
 
 
 class Migration(migrations.Migration):
-    dependencies = [("registry", "0001_initial")]
+    dependencies = [("registry", "0002_initial")]
     operations = [TenantTable("Model", system_reads=True)]
