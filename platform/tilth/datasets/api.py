@@ -9,6 +9,7 @@ from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponse, StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request as HttpRequest
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -70,10 +71,19 @@ class FileView(APIView):
         return Response({"id": file, "object": "file", "deleted": True})
 
 
+class AnyAccept(DefaultContentNegotiation):
+    """For answers that are no JSON: the SDK accepts ``application/binary``, which no renderer is named."""
+
+    def select_renderer(self, request: HttpRequest, renderers: Any, format_suffix: Any = None) -> Any:
+        """Errors are JSON all the same."""
+        return renderers[0], renderers[0].media_type
+
+
 class FileContentView(APIView):
     """``files.content``."""
 
     scopes: ClassVar = {"GET": Scope.FILES_READ}
+    content_negotiation_class = AnyAccept
 
     @extend_schema(exclude=True)
     def get(self, request: HttpRequest, file: str) -> StreamingHttpResponse:
@@ -128,6 +138,7 @@ class FileProblemsView(APIView):
     """A file's problems as CSV, for a spreadsheet."""
 
     scopes: ClassVar = {"GET": Scope.FILES_READ}
+    content_negotiation_class = AnyAccept
 
     @extend_schema(responses={(200, "text/csv"): str})
     def get(self, request: HttpRequest, file: str) -> HttpResponse:

@@ -50,7 +50,7 @@ def _work(order: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _end_with_parent() -> None:
     """The parent holds the other end of the standard input; when it dies there is nobody to work for."""
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not sys.stdin: its lock would be held when this process ends
     os._exit(1)
 
 

@@ -105,7 +105,7 @@ def _fits(field: SchemaField, column: Column) -> bool:
         case FieldKind.TEXT:
             return column.mean_chars >= TEXT_MEAN_CHARS and column.numbers < filled * NEARLY_ALL
         case FieldKind.LABEL | FieldKind.CATEGORY:
-            repeats = 2 <= column.distinct <= max(2.0, filled * LABEL_DISTINCT_SHARE)
+            repeats = 2 <= column.distinct < filled and column.distinct <= max(2.0, filled * LABEL_DISTINCT_SHARE)
             return repeats and column.mean_chars <= LABEL_MEAN_CHARS
         case FieldKind.NUMBER:
             return column.numbers >= filled * NEARLY_ALL

@@ -1,11 +1,15 @@
 """Takes a multipart form apart while it streams in: small fields into memory, the one file onward piece by piece."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from tilth.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD_BYTES = 4096
 FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
@@ -49,7 +53,7 @@ class Form:
         found, self._pending = b"".join(self._pending), []
         return found
 
-    def _callbacks(self) -> MultipartCallbacks:
+    def _callbacks(self) -> "MultipartCallbacks":
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,

@@ -125,6 +125,7 @@ def test_two_workers_freezing_at_once_make_one_version(tenant: Any, stored_file:
     assert versions_on_disk(artifacts, tenant) == [made[0].hex]
 
 
+@pytest.mark.slow
 def test_a_child_over_its_memory_dies_alone_and_says_so(tmp_path: Path) -> None:
     from tilth.datasets.sandbox import Limits, run_child
 
@@ -135,6 +136,7 @@ def test_a_child_over_its_memory_dies_alone_and_says_so(tmp_path: Path) -> None:
         run_child(order, tmp_path, Limits(memory_bytes=200 << 20))
 
 
+@pytest.mark.slow
 def test_a_child_over_its_time_is_ended_and_says_so(tmp_path: Path) -> None:
     from tilth.datasets.sandbox import Limits, run_child
 
@@ -150,6 +152,6 @@ def test_the_child_knows_nothing_of_our_environment(tmp_path: Path, monkeypatch:
 
     dump = "import os, json; open('answer.json', 'w').write(json.dumps({'report': dict(os.environ)}))"
     started = subprocess.Popen
-    monkeypatch.setattr(sandbox.subprocess, "Popen", lambda command, **how: started([command[0], "-c", dump], **how))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **how: started([command[0], "-c", dump], **how))
     seen = sandbox.run_child({"work": "inspect"}, tmp_path)
     assert {name for name in seen if name.startswith(("TILTH", "DATABASE", "DJANGO"))} == set()
