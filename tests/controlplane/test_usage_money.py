@@ -1,14 +1,16 @@
 """Holds, events, the fold, the ledger: sums are checked in SQL, crashes are real, promises are the database's."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from django.db import IntegrityError, ProgrammingError, connection
+from django.db import IntegrityError, ProgrammingError, connection, connections
+from tilth.contract.vertical import BillableUnit
 from tilth.core.clock import frozen, now
-from tilth.core.errors import Invalid, PaymentRequired
+from tilth.core.errors import Invalid, PaymentRequired, Unavailable
 from tilth.core.scope import tenant_scope
 from tilth.usage import services
 from tilth.usage.budgets import budget_ensure, month_of
@@ -65,6 +67,25 @@ def test_a_hold_is_refused_when_spent_held_and_it_exceed_the_limit(tenant: Any, 
     assert refused.value.extra == {"limit_source": "monthly_budget"}
     hold(tenant, 20)
     assert budget(tenant) == (70, 30)
+    assert_held_is_the_sum_of_holds(sums_db)
+
+
+def test_holds_from_many_threads_never_exceed_the_limit(tenant: Any, sums_db: Any) -> None:
+    limit(tenant, 1_000)
+
+    def place(amount: int) -> int:
+        try:
+            hold(tenant, amount)
+        except PaymentRequired:
+            return 0
+        finally:
+            connections.close_all()
+        return amount
+
+    with ThreadPoolExecutor(8) as pool:
+        held = sum(pool.map(place, [7, 50, 110, 3] * 15))
+    assert 1_000 - 3 < held <= 1_000
+    assert budget(tenant) == (held, 0)
     assert_held_is_the_sum_of_holds(sums_db)
 
 
@@ -207,3 +228,24 @@ def test_a_failing_transaction_takes_the_hold_back_with_it(tenant: Any, sums_db:
     with pytest.raises(ProgrammingError):
         hold_and_fail()
     assert sums_db.execute("SELECT count(*) FROM usage_hold WHERE tenant_id = %s", [tenant.id]).fetchone() == (0,)
+
+
+def test_declared_prices_are_listed_once_and_a_changed_price_is_a_new_row(
+    tenant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"unit.{uuid4().hex[:8]}"
+    declared = {name: BillableUnit(name=name, title="A unit", micro_usd=5, per_quantity=2)}
+    monkeypatch.setattr("tilth.usage.prices.declared_units", lambda: declared)
+    first = services.price_current(unit=name)
+    assert [price.unit for price in services.prices_sync()] == []
+    use(tenant, first, 10)
+    declared[name] = BillableUnit(name=name, title="A unit", micro_usd=7, per_quantity=2)
+    assert [price.micro_usd for price in services.prices_sync()] == [7]
+    use(tenant, services.price_current(unit=name), 10)
+    fold_once()
+    assert budget(tenant) == (0, 25 + 35), "what was used at the old price keeps it"
+
+
+def test_a_unit_that_nobody_declares_has_no_price(database: Any) -> None:
+    with pytest.raises(Unavailable, match=r"nothing\.at\.all"):
+        services.price_current(unit="nothing.at.all")

@@ -22,10 +22,11 @@ from tilth.gateway.lookups import Lookups
 from tilth.gateway.predictions import Predictions
 from tilth.gateway.responses import Receive, Scope, Send, known_error, new_request_id, send_error, send_json
 from tilth.gateway.settlements import Settlements
+from tilth.gateway.uploads import upload_file
 from tilth.gateway.upstream import Upstream
 from tilth.tenants.scopes import Scope as Right
 
-HEALTH_S = 2.0
+HEALTH_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -91,8 +92,6 @@ class Gateway:
     async def _upload(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         caller = await self._keys.authenticate(scope["headers"])
         caller.principal.need(Right.FILES_WRITE)
-        from tilth.gateway.uploads import upload_file
-
         await upload_file(scope, receive, send, caller.principal)
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:

@@ -102,7 +102,7 @@ class Holds:
         await self._batches.ask(Back(placed.tenant, placed.id))
 
     def settled(self, placed: Place) -> None:
-        """The fold gives it back."""
+        """The fold gives it back; if it could not be settled, the sweep."""
         self._standing.pop(placed.id, None)
 
     async def close(self) -> None:

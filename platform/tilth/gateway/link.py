@@ -31,6 +31,8 @@ class Link:
 
     async def together(self, calls: Sequence[Call]) -> list[pq.abc.PGresult]:
         """One transaction, committed on return; on failure of the connection it is closed and the error raised."""
+        if self._wire is not None and self._wire.broken():
+            await self.close()
         wire = self._wire or await self._open()
         try:
             return await wire.together(calls)

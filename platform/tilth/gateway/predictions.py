@@ -70,8 +70,10 @@ class Predictions:
         except BaseException:
             await self._holds.give_back(place)
             raise
-        await self._settlements.record(_settlement(caller, ask, price, place, reply, request))
-        self._holds.settled(place)
+        try:
+            await self._settlements.record(_settlement(caller, ask, price, place, reply, request))
+        finally:
+            self._holds.settled(place)
         return _body(ask, reply)
 
 

@@ -81,6 +81,18 @@ class Wire:
             self._pg.send_query_prepared(statement.name, [values[name] for name in statement.parameters])
         return await self._synced(len(calls))
 
+    def broken(self) -> bool:
+        """Whether the server has closed it while it was idle: its farewell and the end are read in two steps."""
+        if not self._readable.is_set():
+            return False
+        self._readable.clear()
+        try:
+            self._pg.consume_input()
+            self._pg.consume_input()
+        except psycopg.OperationalError:
+            return True
+        return self._pg.status == pq.ConnStatus.BAD
+
     async def close(self) -> None:
         """Lets go of the connection."""
         asyncio.get_running_loop().remove_reader(self._socket)
