@@ -26,15 +26,15 @@ def make_keys(folder: Path) -> Keys:
     if not keys.signing.exists():
         pair = Ed25519PrivateKey.generate()
         public = pair.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        _write(keys.verify, public)
-        _write(keys.signing, pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_secret(keys.verify, public)
+        write_secret(keys.signing, pair.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     for path in (keys.secret, keys.ray_token):
         if not path.exists():
-            _write(path, secrets.token_urlsafe(48).encode())
+            write_secret(path, secrets.token_urlsafe(48).encode())
     return keys
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_secret(path: Path, data: bytes) -> None:
     """Whole or not at all, mode 0600 from the start."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)

@@ -8,16 +8,28 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+LIBC = ctypes.CDLL(None)
 
 
 def adopt_orphans() -> None:
     """From now on a grandchild whose parent dies becomes our child instead of init's."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent() -> None:
     """In a child, before exec: SIGTERM when the supervisor dies, however it dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def fast_shutdown_with_parent() -> None:
+    """In PostgreSQL, before exec: SIGINT rolls open transactions back and ends it."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux alone has it; elsewhere a killed supervisor's children are found at the next start."""
+    if prctl := getattr(LIBC, "prctl", None):
+        prctl(option, value, 0, 0, 0)
 
 
 def descendants(root: int | None = None) -> list[int]:

@@ -4,6 +4,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -17,10 +18,16 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from tilth.local.keys import write_secret
+from tilth.local.orphans import fast_shutdown_with_parent
+from tilth.local.places import LONGEST_SOCKETS, reachable
+
 ADMIN = "postgres"
 OWNER, APP, SYSTEM = ROLES = ("tilth_owner", "tilth_app", "tilth_system")
 DATABASE = "tilth"
 START_S = 60.0
+FORGOTTEN_S = 10.0
+"""How long a forgotten server may take to end by itself."""
 UNPRIVILEGED = ("postgres", "nobody")
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TUNING = {"max_connections": "100", "shared_buffers": "128MB", "log_min_messages": "warning", "jit": "off"}
@@ -64,6 +71,10 @@ class Postgres:
     """No fsync: for tests, where a crash of the machine loses nothing of worth."""
     listen: str = ""
     """TCP addresses; empty is the socket alone."""
+    sockets: Path | None = None
+    """Where the socket lies; ``run`` below the folder if not said."""
+    programs: Path | None = None
+    """PostgreSQL's ``bin``; the wheel's if not said."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -72,7 +83,7 @@ class Postgres:
         self._lay_out(user)
         if not (self.data / "PG_VERSION").exists():
             self._initdb(user)
-        self._clear_stale_lock()
+        self._end_forgotten()
         self.process = self._spawn(user)
         self._await_ready()
         self._bootstrap()
@@ -81,7 +92,7 @@ class Postgres:
         """Fast shutdown: open transactions are rolled back; waits for the end."""
         if self.process is None or self.process.poll() is not None:
             return
-        self.process.send_signal(2)
+        self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
@@ -101,44 +112,53 @@ class Postgres:
     @property
     def run(self) -> Path:
         """Where the socket lies; its path must stay under 107 bytes."""
-        return self.folder / "run"
+        return self.sockets or self.folder / "run"
 
     def passwords(self) -> dict[str, str]:
         """Generated once; readable by us alone."""
         path = self.folder / "passwords"
         if not path.exists():
-            lines = [f"{role}={secrets.token_urlsafe(24)}" for role in (ADMIN, *ROLES)]
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write("\n".join(lines))
+            write_secret(path, "\n".join(f"{role}={secrets.token_urlsafe(24)}" for role in (ADMIN, *ROLES)).encode())
         return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
     def _lay_out(self, user: pwd.struct_passwd | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if len(str(self.run)) > 80:
-            raise PostgresFailed(f"the path {self.run} is too long for a socket (80 characters); set TILTH_VAR shorter")
+        if len(str(self.run)) > LONGEST_SOCKETS:
+            raise PostgresFailed(f"the path {self.run} is too long for a socket ({LONGEST_SOCKETS} characters)")
+        for path in (self.folder, self._bin):
+            if not reachable(path, user):
+                raise PostgresFailed(f"PostgreSQL runs as {user and user.pw_name!r}, who cannot enter {path}")
+        self._own(self.run, user, 0o755)
+
+    def _own(self, path: Path, user: pwd.struct_passwd | None, mode: int) -> None:
+        path.mkdir(exist_ok=True)
+        path.chmod(mode)
         if user is not None:
-            _refuse_unreachable(self.folder, user)
-        for path, mode in ((self.data, 0o700), (self.run, 0o755)):
-            path.mkdir(exist_ok=True)
-            path.chmod(mode)
-            if user is not None:
-                os.chown(path, user.pw_uid, user.pw_gid)
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+    @property
+    def _bin(self) -> Path:
+        return self.programs or binaries()
 
     def _initdb(self, user: pwd.struct_passwd | None) -> None:
+        """Made beside and renamed, so that a half-made cluster is never taken for one."""
+        made = self.folder / "data.part"
+        shutil.rmtree(made, ignore_errors=True)
+        self._own(made, user, 0o700)
         with tempfile.TemporaryDirectory() as scratch:
             secret = Path(scratch) / "password"
-            secret.touch(0o600)
-            secret.write_text(self.passwords()[ADMIN])
+            write_secret(secret, self.passwords()[ADMIN].encode())
             if user is not None:
                 os.chown(scratch, user.pw_uid, user.pw_gid)
                 os.chown(secret, user.pw_uid, user.pw_gid)
-            command = [binaries() / "initdb", "-D", self.data, "-U", ADMIN, f"--pwfile={secret}", "-A", "scram-sha-256"]
+            command = [self._bin / "initdb", "-D", made, "-U", ADMIN, f"--pwfile={secret}", "-A", "scram-sha-256"]
+            sync = ["--no-sync"] if self.fast else []
             done = subprocess.run(
-                [*command, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"], capture_output=True, **_as(user)
-            )
+                [*command, "-E", "UTF8", "--locale=C.UTF-8", *sync], capture_output=True, **_as(user)
+            )  # fmt: skip
         if done.returncode:
-            shutil.rmtree(self.data)
             raise PostgresFailed(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
+        made.rename(self.data)
 
     def _spawn(self, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
         options = {**TUNING, **(FAST if self.fast else {})}
@@ -146,18 +166,33 @@ class Postgres:
         arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         with (self.folder / "server.log").open("ab") as log:
             return subprocess.Popen(
-                [binaries() / "postgres", "-D", self.data, *arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **_as(user),
+                [self._bin / "postgres", "-D", self.data, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=fast_shutdown_with_parent, **_as(user),
             )  # fmt: skip
 
-    def _clear_stale_lock(self) -> None:
-        """A server killed with -9 leaves its lock; PostgreSQL keeps it if the number of its process is in use again."""
+    def _end_forgotten(self) -> None:
+        """A killed server leaves locks with the number of its process, which may be another's by now.
+
+        A server of a killed supervisor may still be ending: it is waited for, then killed.
+        """
         lock = self.data / "postmaster.pid"
         if not lock.exists():
             return
         pid = int(lock.read_text().split()[0])
-        if not _is_postgres(pid):
-            lock.unlink()
+        end = time.monotonic() + FORGOTTEN_S
+        while self._serves(pid):
+            os.kill(pid, signal.SIGINT if time.monotonic() < end else signal.SIGKILL)
+            time.sleep(0.1)
+        lock.unlink(missing_ok=True)
+        (self.run / f".s.PGSQL.{self.port}.lock").unlink(missing_ok=True)
+
+    def _serves(self, pid: int) -> bool:
+        """Whether that process is the server of this cluster."""
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return os.fsencode(self.data) in words
 
     def _await_ready(self) -> None:
         end = time.monotonic() + START_S
@@ -174,20 +209,23 @@ class Postgres:
         raise PostgresFailed(f"PostgreSQL did not start; the end of {self.folder / 'server.log'}:\n{tail}")
 
     def _bootstrap(self) -> None:
-        """Roles without any might, and a database whose schema belongs to the owner."""
+        """Roles without any might, and a database whose schema belongs to the owner; doing it again changes nothing."""
         with psycopg.connect(self.url(ADMIN, "postgres"), autocommit=True) as admin:
             for role in ROLES:
                 self._make_role(admin, role)
-            if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                self.create_database(DATABASE)
+        self.create_database(DATABASE)
 
     def create_database(self, name: str) -> None:
-        """A database of the owner's; nobody else may make anything in it."""
+        """A database of the owner's, if it is not there; nobody else may make anything in it."""
+        database, owner = sql.Identifier(name), sql.Identifier(OWNER)
         with psycopg.connect(self.url(ADMIN, "postgres"), autocommit=True) as admin:
-            make = sql.SQL("CREATE DATABASE {} OWNER {}")
-            admin.execute(make.format(sql.Identifier(name), sql.Identifier(OWNER)))
+            if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+                admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, owner))
+            admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+            roles = sql.SQL(", ").join(map(sql.Identifier, ROLES))
+            admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, roles))
         with psycopg.connect(self.url(ADMIN, name), autocommit=True) as inside:
-            inside.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(sql.Identifier(OWNER)))
+            inside.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(owner))
             inside.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
     def _make_role(self, admin: psycopg.Connection, role: str) -> None:
@@ -216,20 +254,3 @@ def _as(user: pwd.struct_passwd | None) -> dict[str, object]:
     if user is None:
         return {"cwd": "/"}
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
-
-
-def _refuse_unreachable(folder: Path, user: pwd.struct_passwd) -> None:
-    """The server's user must be able to walk to its files; we change nobody's folders for it."""
-    for parent in (folder, *folder.resolve().parents):
-        if not parent.stat().st_mode & 0o001:
-            raise PostgresFailed(
-                f"running as root, PostgreSQL runs as {user.pw_name!r}, who cannot enter {parent}; "
-                "set TILTH_VAR to a folder that others may enter, or run as another user than root"
-            )
-
-
-def _is_postgres(pid: int) -> bool:
-    try:
-        return b"postgres" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False

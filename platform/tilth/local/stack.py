@@ -1,11 +1,9 @@
 """The product on one machine: which parts there are, their environment, ports and folders."""
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,16 +11,15 @@ from pathlib import Path
 
 from tilth.local.children import Child, Database, Once, Part
 from tilth.local.keys import make_keys
+from tilth.local.places import cluster_folder, programs_folder, ray_folder, socket_folder
 from tilth.local.ports import HOST, free_ports, listening, preferred
-from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres
+from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres, binaries, server_user
 
 ROOT = Path(__file__).resolve().parents[3]
 WEB_PORT = 8000
 LOGICAL_CPUS = 8
 """Ray's CPUs are tickets, not cores: each actor takes a tenth."""
 OBJECT_STORE_BYTES = 200 << 20
-LONGEST_RAY_FOLDER = 40
-"""Characters; Ray's sockets lie deep below it and a socket's path ends at 107."""
 
 
 @dataclass
@@ -44,7 +41,7 @@ class Stack:
         self.parts.append(Once("schema", self._migrate))
         if "TILTH_DATAPLANE_URL" not in self.outer:
             self._add_dataplane()
-        
+
         self._add_web()
 
     @property
@@ -95,8 +92,10 @@ class Stack:
         return {**defaults, **self.outer}
 
     def _add_postgres(self) -> None:
-        server = Postgres(self.var / "postgres")
-        (self.var / "postgres").mkdir(exist_ok=True)
+        user = server_user()
+        folder = cluster_folder(self.var, user)
+        programs = programs_folder(binaries(), self.var, user)
+        server = Postgres(folder, sockets=socket_folder(folder, self.var), programs=programs)
         roles = {"DATABASE_URL": APP, "DATABASE_URL_OWNER": OWNER, "DATABASE_URL_SYSTEM": SYSTEM}
         self.env |= {name: server.url(role) for name, role in roles.items()}
         self.parts.append(Database(server))
@@ -137,16 +136,7 @@ class Stack:
         ports = ["--node-ip-address", HOST, "--port", str(gcs), "--dashboard-port", str(dashboard)]
         size = ["--num-cpus", str(LOGICAL_CPUS), "--object-store-memory", str(OBJECT_STORE_BYTES)]
         quiet = ["--disable-usage-stats", "--log-style", "record"]
-        return [*ray, *ports, *size, *quiet, "--temp-dir", str(self._ray_folder())]
-
-    def _ray_folder(self) -> Path:
-        """Below var where its path is short enough for sockets, else in the system's temporary folder."""
-        folder = self.var / "ray"
-        if len(str(folder)) > LONGEST_RAY_FOLDER:
-            mark = hashlib.sha256(str(self.var).encode()).hexdigest()[:8]
-            folder = Path(tempfile.gettempdir()) / f"tilth-{os.getuid()}-{mark}"
-        folder.mkdir(exist_ok=True, mode=0o700)
-        return folder
+        return [*ray, *ports, *size, *quiet, "--temp-dir", str(ray_folder(self.var))]
 
 
 def _said(log: Path, words: str) -> Callable[[], bool]:
