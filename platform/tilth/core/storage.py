@@ -70,6 +70,8 @@ class Writer:
             self._part.unlink(missing_ok=True)
         else:
             self._file.discard()
+            if self._fs.exists(self._full):  # not every file system keeps what is not committed to itself
+                self._fs.rm(self._full)
 
 
 def put_stream(path: str, chunks: Iterable[bytes]) -> StoredObject:

@@ -1,6 +1,5 @@
 """Checks one row against the roles of a schema: what the cells become, or what is wrong with them."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -12,7 +11,6 @@ from tilth.datasets.reading import Cell, Record
 from tilth.datasets.report import Problem, shown
 
 LABEL_CHARS = 200
-SPACE = re.compile(r"\s+")
 
 Value = str | float | None
 Row = dict[str, Value]
@@ -73,7 +71,7 @@ def split_of(cell: Cell) -> str | None:
 def key_of(row: Row, roles: Sequence[str]) -> str:
     """Equal for rows that say the same: case, width of characters and white space do not count."""
     said = "\0".join(str(row.get(role)) for role in roles)
-    plain = SPACE.sub(" ", unicodedata.normalize("NFKC", said)).strip().casefold()
+    plain = " ".join((said if said.isascii() else unicodedata.normalize("NFKC", said)).split()).casefold()
     return blake2b(plain.encode(), digest_size=16).hexdigest()
 
 

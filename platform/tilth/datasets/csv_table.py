@@ -41,8 +41,7 @@ class CsvTable:
                 yield self._checked(row, lines)
 
     def _checked(self, row: Record | Problem, lines: Lines) -> Record | Problem:
-        bad = [place for place in lines.bad if place.line >= (row.line or 0)]
-        lines.bad.clear()
+        bad, lines.bad = lines.bad, []
         if isinstance(row, Problem):
             return row
         if bad:

@@ -28,7 +28,7 @@ class Limits:
 
     memory_bytes: int = 3072 * MIB
     """Address space, of which DuckDB takes a part."""
-    cpu_s: int = 1200
+    cpu_s: int = 2400
     file_bytes: int = 16384 * MIB
     """Largest file it may write, the spill included."""
     wall_s: int = 3600

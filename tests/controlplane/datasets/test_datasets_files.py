@@ -1,6 +1,9 @@
 """A file's life: created, checked by the worker's child, listed in pages, read, deleted, expired."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +13,7 @@ import psycopg
 import pytest
 
 GOOD = b"utterance;category\n" + b"".join(f"message number {n};{'ab'[n % 2]}\n".encode() for n in range(40))
+ROOT = Path(__file__).resolve().parents[3]
 StoredFile = Callable[..., Any]
 
 
@@ -159,3 +163,32 @@ def test_a_retried_upload_is_the_same_file(tenant: Any, stored_file: StoredFile)
     first = stored_file(tenant, GOOD)
     assert stored_file(tenant, GOOD, retried=True).id == first.id
     assert stored_file(tenant, GOOD).id != first.id
+
+
+@pytest.mark.slow
+def test_the_queues_worker_checks_an_upload_by_itself(
+    clean_database: None, tenant: Any, stored_file: StoredFile
+) -> None:
+    from tilth.datasets.selectors import file_get
+
+    file = stored_file(tenant, GOOD)
+    command = [sys.executable, "-W", "ignore", str(ROOT / "manage.py"), "procrastinate", "worker", "--one-shot"]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    assert file_get(tenant=tenant.id, file=file.id).status == "processed"
+
+
+def test_a_worker_killed_after_the_check_leaves_the_file_to_be_checked_again(
+    tenant: Any, stored_file: StoredFile
+) -> None:
+    file = stored_file(tenant, GOOD)
+    script = (
+        "import django; django.setup(); from uuid import UUID; from tilth.datasets.services import file_check;"
+        f"file_check(tenant=UUID('{tenant.id}'), file=UUID('{file.id}'))"
+    )
+    env = os.environ | {"TILTH_CRASH_AT": "file.checked"}
+    killed = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    from tilth.datasets.selectors import file_get
+
+    assert file_get(tenant=tenant.id, file=file.id).status == "uploaded"
+    assert check(tenant, file).status == "processed"
