@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ import openai
 import psycopg
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from django.apps import apps
 from django.conf import settings
 from tilth.core.clock import now
 from tilth.dataplane.access import grants
@@ -34,15 +32,6 @@ from tilth.usage.fold import fold_once
 from tilth.usage.models import Price
 
 DIGEST = "sha256:" + "ab" * 32
-
-
-STAND_INS = {
-    "registry_model": """id uuid, tenant_id uuid, created_at timestamptz, name text, job_id uuid, version_id uuid,
-        version_sha256 text, vertical text, base_model text, base_revision text, path text, digest text, rung text,
-        metrics jsonb, report jsonb, card text, deleted_at timestamptz""",
-    "serving_deployment": """id uuid, tenant_id uuid, created_at timestamptz, name text, model_id uuid,
-        deleted_at timestamptz""",
-}
 
 
 class Served:
@@ -113,31 +102,8 @@ def stack(database: Any) -> Iterator[Stack]:
     Price.objects.create(unit="prediction.tokens", title="Tokens read", micro_usd=20, per_quantity=1000)
     public = load_pem_public_key((Path(settings.ENV.signing_key).parent / "verify.pem").read_bytes())
     plane = FakePredictions(public)  # type: ignore[arg-type]
-    with (
-        stand_ins(database),
-        running(plane) as plane_url,
-        running(Served(settings.ENV.database_url, plane_url)) as url,
-    ):
+    with running(plane) as plane_url, running(Served(settings.ENV.database_url, plane_url)) as url:
         yield Stack(url, plane, database)
-
-
-@contextmanager
-def stand_ins(database: Any) -> Iterator[None]:
-    """Tables of apps that are not installed."""
-    missing = {table: columns for table, columns in STAND_INS.items() if not is_installed(table.partition("_")[0])}
-    run_as_owner(database, [f"CREATE TABLE {table} ({columns})" for table, columns in missing.items()])
-    yield
-    run_as_owner(database, [f"DROP TABLE {table}" for table in missing])
-
-
-def is_installed(label: str) -> bool:
-    return any(app.label == label for app in apps.get_app_configs())
-
-
-def run_as_owner(database: Any, statements: list[str]) -> None:
-    with psycopg.connect(database.url("tilth_owner"), autocommit=True) as db:
-        for statement in statements:
-            db.execute(statement.encode())
 
 
 @pytest.fixture

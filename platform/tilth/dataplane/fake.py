@@ -37,6 +37,8 @@ class FakeDataPlane:
         self.trainers = trainers
         self.down = False
         """True: every call fails as when the network is cut."""
+        self.refuses = ""
+        """A sentence: every start is refused for good with it."""
         self.starts: list[tuple[str, int]] = []
         """Attempts in the order in which they were started."""
         self.loaded: list[str] = []
@@ -49,6 +51,8 @@ class FakeDataPlane:
         """Takes a free trainer; the same attempt twice is one."""
         with self._up():
             self._check(spec.rows, spec.output, *filter(None, [spec.resume]))
+            if self.refuses:
+                raise DataPlaneRefused(self.refuses)
             if spec.base_model not in self._base_models:
                 raise DataPlaneRefused(f"no base model {spec.base_model!r} here", code="unknown_base_model")
             if (spec.job, spec.attempt) not in self._attempts:

@@ -79,13 +79,14 @@ class Puller:
         return self._plane.events(attempt.job.hex, attempt.attempt, query)
 
     def _judge(self, attempt: Attempt, page: EventsPage, heard: bool) -> None:
-        """Whether the attempt is over. Silence counts only while we were listening."""
+        """Whether the attempt is over. Silence counts only while we were listening; a finished one's last word
+        may still be on its way through storage, so its lease is waited for."""
         kind, data, closed = last_words(**_who(attempt))
         gone = page.status.state is not JobState.RUNNING
         silent = not heard and attempt.lease_until < now() and self._listening_s(attempt) > settings.ENV.lease_s
         if kind is not None and (closed or gone or silent):
             self._end(attempt, kind, data)
-        elif gone:
+        elif gone and page.status.state is not JobState.FINISHED:
             self._give_up(attempt, f"the data plane says its trainer is {page.status.state}")
         elif silent:
             self._give_up(attempt, "its trainer has gone silent")

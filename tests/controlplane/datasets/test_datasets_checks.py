@@ -185,7 +185,7 @@ def test_the_same_seed_splits_alike_and_another_one_otherwise(frozen: Frozen) ->
     assert sides(3) != sides(4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     sizes=st.lists(st.integers(2, 40), min_size=2, max_size=12).filter(lambda sizes: sum(sizes) >= 10),
     seed=st.integers(0, 2**31 - 1),

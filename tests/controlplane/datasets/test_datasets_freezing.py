@@ -90,6 +90,7 @@ def test_a_file_that_is_gone_is_not_found_and_a_frozen_version_outlives_it(
             freeze(caller, asked)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_after_storing_leaves_no_row_and_the_next_try_makes_the_version(
     tenant: Any, stored_file: StoredFile, artifacts: Path, sums_db: psycopg.Connection
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_worker_killed_after_storing_leaves_no_row_and_the_next_try_makes_the_
     assert sums_db.execute(count, [tenant.id]).fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_two_workers_freezing_at_once_make_one_version(tenant: Any, stored_file: StoredFile, artifacts: Path) -> None:
     from django.db import connections
 

@@ -170,6 +170,7 @@ def test_a_form_without_its_end_is_refused_and_leaves_nothing(web: Web, tenant: 
     assert left_behind(artifacts, tenant) == []
 
 
+@pytest.mark.slow
 def test_a_web_process_killed_between_bytes_and_row_leaves_no_file_and_the_sweep_takes_the_bytes(
     tenant: Any, artifacts: Path, sums_db: psycopg.Connection
 ) -> None:

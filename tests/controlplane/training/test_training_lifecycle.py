@@ -1,0 +1,253 @@
+"""Jobs from created to a deployed model, and every other way in which they end."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
+from tilth.core.errors import Invalid, NotFound
+from tilth.dataplane.fake_trainer import Script
+from tilth.registry.selectors import model_get
+from tilth.serving.selectors import served_model
+from tilth.training import services
+from tilth.training.states import MAX_LOSSES, State
+
+
+def scalar(db: psycopg.Connection, sql: str, *values: Any) -> Any:
+    row = db.execute(sql, values).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def spans(db: psycopg.Connection, job: UUID) -> list[tuple[int, int]]:
+    rows = db.execute("SELECT attempt, device_ms FROM usage_devicespan WHERE job = %s ORDER BY attempt", [job])
+    return [(attempt, device_ms) for attempt, device_ms in rows]
+
+
+def assert_settled(db: psycopg.Connection, job: UUID) -> None:
+    """One usage event for each span, nothing held for the job any more."""
+    told = db.execute(
+        "SELECT quantity FROM usage_usageevent WHERE source = 'training' AND event_id LIKE %s ORDER BY event_id",
+        [f"{job}:%"],
+    ).fetchall()
+    assert [quantity for (quantity,) in told] == [device_ms for _, device_ms in spans(db, job)]
+    assert scalar(db, "SELECT hold IS NULL FROM training_job WHERE id = %s", job)
+
+
+def test_a_job_becomes_a_deployed_model_with_its_lineage(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
+    job = rig.queued(tenant, suffix="demo")
+    queued = rig.job(tenant, job)
+    assert (queued.state, queued.attempt) == (State.QUEUED, 0)
+    assert queued.hold is not None
+    assert queued.price_id is not None
+    rig.turn()
+    done = rig.job(tenant, job)
+    assert (done.state, done.attempt, done.progress) == (State.SUCCEEDED, 1, 1.0)
+    model = model_get(tenant=tenant.id, name=done.fine_tuned_model)
+    assert model.name.startswith("ft:minilm-l6:org-")
+    assert (model.job_id, model.version_id, model.metrics["accuracy"]) == (job, done.version_id, 0.9)
+    assert served_model(tenant=tenant.id, name=model.name).digest == model.digest
+    assert_settled(sums_db, job)
+    rig.loader.step()
+    rig.loader.step()
+    assert rig.plane.loaded == [model.digest]
+
+
+def test_the_story_is_told_in_order_and_once(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
+    job = rig.queued(tenant)
+    rig.turn()
+    rig.turn()
+    story = rig.story(tenant, job)
+    assert story[0].startswith("Created fine-tuning job")
+    assert story.index("Training started") < story.index("Checkpoint at step 5") < story.index("Training finished")
+    assert story[-1].startswith("New fine-tuned model created")
+    numbers = [n for (n,) in sums_db.execute("SELECT number FROM training_event WHERE job_id = %s ORDER BY 1", [job])]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_files_that_cannot_be_learned_fail_the_job_before_anything_is_held(
+    rig: Any, tenant: Any, make_file: Callable[..., UUID], sums_db: psycopg.Connection
+) -> None:
+    job = rig.queued(tenant, training_file=make_file(tenant, content="text,label\n,a\nhello,b\n", filename="bad.csv"))
+    failed = rig.job(tenant, job)
+    assert (failed.state, failed.hold) == (State.FAILED, None)
+    assert failed.error["code"] == "bad_rows"
+    assert "line" in failed.error["message"]
+    assert scalar(sums_db, "SELECT count(*) FROM usage_hold WHERE tenant_id = %s", tenant.id) == 0
+
+
+def test_unknown_files_and_files_for_something_else_are_refused(
+    rig: Any, tenant: Any, other_tenant: Any, make_file: Callable[..., UUID]
+) -> None:
+    with pytest.raises(NotFound):
+        rig.create(tenant, training_file=make_file(other_tenant))
+    with pytest.raises(Invalid, match="fine-tune"):
+        rig.create(tenant, training_file=make_file(tenant, purpose="batch"))
+
+
+def test_a_trainer_gets_leave_for_what_the_hold_covers_and_less_at_each_attempt(rig: Any, tenant: Any) -> None:
+    asked: list[JobSpec] = []
+
+    def script(spec: JobSpec) -> Script:
+        asked.append(spec)
+        return Script(step_s=0.002, dies_after=7 if spec.attempt == 1 else None)
+
+    rig.plane.script = script
+    job = rig.queued(tenant, options=TrainingOptions(seed=7))
+    while rig.job(tenant, job).state != State.SUCCEEDED:
+        rig.turn()
+    done = rig.job(tenant, job)
+    assert [spec.max_device_ms + spec.prior_device_ms for spec in asked] == [done.max_device_ms] * 2
+    assert asked[1].prior_device_ms > 0
+    assert asked[0].options.seed == 7
+    assert tenant.id.hex not in asked[0].flow
+
+
+def test_a_killed_trainers_job_goes_on_from_its_last_checkpoint(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    rig.plane.script = lambda spec: Script(dies_after=7 if spec.attempt == 1 else None)
+    job = rig.queued(tenant)
+    rig.turn()
+    lost = rig.job(tenant, job)
+    assert (lost.state, lost.attempt, lost.losses) == (State.QUEUED, 1, 1)
+    rig.turn()
+    done = rig.job(tenant, job)
+    assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
+    resumed = scalar(
+        sums_db, "SELECT data->>'resumed_from_step' FROM training_event WHERE job_id = %s AND attempt = 2 AND kind = %s",
+        job, EventKind.STARTED,
+    )  # fmt: skip
+    assert resumed == "5"
+    assert [attempt for attempt, _ in spans(sums_db, job)] == [1, 2]
+    assert_settled(sums_db, job)
+
+
+def test_attempts_lost_in_a_row_without_a_checkpoint_fail_the_job_with_a_code(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    rig.plane.script = lambda spec: Script(dies_after=2)
+    job = rig.queued(tenant)
+    for _ in range(MAX_LOSSES + 1):
+        rig.turn()
+    failed = rig.job(tenant, job)
+    assert (failed.state, failed.attempt, failed.error["code"]) == (State.FAILED, MAX_LOSSES, "attempts_exhausted")
+    assert_settled(sums_db, job)
+
+
+def test_a_job_that_advances_between_losses_is_not_given_up(rig: Any, tenant: Any) -> None:
+    rig.plane.script = lambda spec: Script(steps=100, checkpoint_every=5, dies_after=5 * spec.attempt + 1)
+    job = rig.queued(tenant)
+    for _ in range(MAX_LOSSES + 2):
+        rig.turn()
+    assert rig.job(tenant, job).state == State.QUEUED
+
+
+def test_a_job_that_cannot_be_learned_fails_with_the_trainers_words(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    rig.plane.script = lambda spec: Script(outcome=EventKind.FAILED)
+    job = rig.queued(tenant)
+    rig.turn()
+    failed = rig.job(tenant, job)
+    assert (failed.state, failed.error["code"], failed.error["message"]) == (
+        State.FAILED,
+        "diverged",
+        "The loss is NaN",
+    )
+    assert_settled(sums_db, job)
+
+
+def test_a_job_that_the_data_plane_refuses_fails_with_its_reason(rig: Any, tenant: Any) -> None:
+    rig.plane.refuses = "this base model is not at hand"
+    job = rig.queued(tenant)
+    rig.turn()
+    failed = rig.job(tenant, job)
+    assert (failed.state, failed.error["message"]) == (State.FAILED, "this base model is not at hand")
+
+
+def test_a_model_whose_bytes_are_not_what_was_told_is_not_believed(
+    rig: Any, tenant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilth.dataplane.fake_trainer import FakeTrainer
+
+    honest = FakeTrainer._success
+
+    def forged(self: FakeTrainer) -> Any:
+        kind, message, data = honest(self)
+        return kind, message, {**data, "digest": "sha256:" + "0" * 64} if self.spec.attempt == 1 else data
+
+    monkeypatch.setattr(FakeTrainer, "_success", forged)
+    job = rig.queued(tenant)
+    rig.turn()
+    assert rig.job(tenant, job).state == State.QUEUED
+    assert any("its model was refused" in message for message in rig.story(tenant, job))
+    rig.turn()
+    assert rig.job(tenant, job).state == State.SUCCEEDED
+
+
+def test_a_paused_job_holds_nothing_and_goes_on_where_it_stood(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    rig.plane.script = lambda spec: Script(step_s=0.01, steps=30)
+    job = rig.queued(tenant)
+    rig.turn()
+    services.job_pause(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.turn()
+    paused = rig.job(tenant, job)
+    assert (paused.state, paused.hold, paused.stop) == (State.PAUSED, None, "")
+    services.job_resume(tenant=tenant.id, by=tenant.principal, job=job)
+    assert rig.job(tenant, job).hold is not None
+    while rig.job(tenant, job).state != State.SUCCEEDED:
+        rig.turn()
+    assert_settled(sums_db, job)
+
+
+def test_a_job_resumed_before_its_pause_was_done_goes_back_to_the_queue_by_itself(rig: Any, tenant: Any) -> None:
+    rig.plane.script = lambda spec: Script(step_s=0.01, steps=30)
+    job = rig.queued(tenant)
+    rig.turn()
+    services.job_pause(tenant=tenant.id, by=tenant.principal, job=job)
+    services.job_resume(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.pull()
+    assert rig.job(tenant, job).state == State.QUEUED
+
+
+def test_a_queued_job_is_paused_and_cancelled_at_once(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
+    job = rig.queued(tenant)
+    services.job_pause(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.turn()
+    assert rig.job(tenant, job).state == State.PAUSED
+    services.job_resume(tenant=tenant.id, by=tenant.principal, job=job)
+    services.job_cancel(tenant=tenant.id, by=tenant.principal, job=job)
+    services.job_cancel(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.turn()
+    assert (rig.job(tenant, job).state, rig.plane.starts) == (State.CANCELLED, [])
+    assert_settled(sums_db, job)
+
+
+def test_a_running_job_is_cancelled_by_its_trainer(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
+    rig.plane.script = lambda spec: Script(step_s=0.01, steps=1000)
+    job = rig.queued(tenant)
+    rig.turn()
+    services.job_cancel(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.turn()
+    assert rig.job(tenant, job).state == State.CANCELLED
+    assert_settled(sums_db, job)
+
+
+def test_an_ended_job_cannot_be_paused_or_resumed(rig: Any, tenant: Any) -> None:
+    job = rig.queued(tenant)
+    rig.turn()
+    for change in (services.job_pause, services.job_resume, services.job_cancel):
+        with pytest.raises(Invalid, match="has succeeded and cannot be"):
+            change(tenant=tenant.id, by=tenant.principal, job=job)
+
+
+def test_another_tenants_job_does_not_exist(rig: Any, tenant: Any, other_tenant: Any) -> None:
+    job = rig.queued(tenant)
+    for change in (services.job_pause, services.job_resume, services.job_cancel):
+        with pytest.raises(NotFound):
+            change(tenant=other_tenant.id, by=other_tenant.principal, job=job)
