@@ -68,10 +68,10 @@ def _report(intake: Intake, rows: Rows, findings: Findings) -> dict[str, Any]:
 
 def _refusal(problems: Problems, rows: int, sources: Sequence[Source]) -> Invalid:
     names = {source.name: source.param for source in sources}
-    what = f"{problems.total:,} of {rows:,} rows cannot be learned from."
+    what = f"{problems.total:,} of {rows:,} rows cannot be learned from:"
     cure = "Mend them and upload the file again, or send accept_bad_rows to go on without them."
     return Invalid(
-        f"{what} {problems.told()} {cure}",
+        f"{what} {problems.told()}. {cure}",
         param=names.get(problems.first[0].file, sources[0].param),
         code="bad_rows",
         problems=problems.as_json(),

@@ -27,7 +27,7 @@ class Problem:
 
     def sentence(self) -> str:
         """For people."""
-        where = f"line {self.line}" if self.line else "the file"
+        where = ", ".join(filter(None, (self.file, f"line {self.line}" if self.line else "")))
         column = f', column "{self.column}"' if self.column else ""
         value = f" (found {self.value})" if self.value else ""
         return f"{where}{column}: {self.message}{value}; {self.cure}"
@@ -64,11 +64,8 @@ class Problems:
     def told(self) -> str:
         """The first few as one text."""
         first = sorted(self.first, key=lambda p: (p.file, p.line or 0))[:TOLD]
-        sentences = [problem.sentence() for problem in first]
         more = self.total - len(first)
-        return (
-            ". ".join([*(s[0].upper() + s[1:] for s in sentences), *([f"And {more} more"] if more > 0 else [])]) + "."
-        )
+        return ". ".join([*(problem.sentence() for problem in first), *([f"And {more:,} more"] if more > 0 else [])])
 
 
 def shown(value: str | None) -> str:

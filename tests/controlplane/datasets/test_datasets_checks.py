@@ -172,7 +172,7 @@ def test_json_lines_freeze_like_csv_and_nested_values_are_named(frozen: Frozen) 
 
 def test_many_problems_are_counted_and_the_first_are_told(frozen: Frozen) -> None:
     error = refused(frozen, table([*good(20), *[("", "red")] * 1000]))
-    assert error.message.startswith("1,000 of 1,020 rows cannot be learned from. Line 22, column")
+    assert error.message.startswith("1,000 of 1,020 rows cannot be learned from: train.csv, line 22, column")
     assert "And 995 more." in error.message
     assert (error.extra["problems"]["total"], len(error.extra["problems"]["first"])) == (1000, 100)
 

@@ -61,8 +61,8 @@ def test_a_refusal_names_line_column_value_and_cure(tenant: Any, stored_file: St
     with pytest.raises(Invalid) as refused:
         freeze(tenant, stored_file(tenant, GOOD + b"  ,a\n"))
     assert refused.value.message == (
-        '1 of 61 rows cannot be learned from. Line 62, column "text": the message is empty; fill it in or remove the '
-        "row. Mend them and upload the file again, or send accept_bad_rows to go on without them."
+        '1 of 61 rows cannot be learned from: rows.csv, line 62, column "text": the message is empty; fill it in '
+        "or remove the row. Mend them and upload the file again, or send accept_bad_rows to go on without them."
     )
     assert (refused.value.reason, refused.value.param) == ("bad_rows", "training_file")
     assert versions_on_disk(artifacts, tenant) == []
