@@ -1,64 +1,105 @@
-"""``python -m tilth.local up|demo``: the whole product on one machine."""
+"""``python -m tilth.local up|demo|clean``: the whole product on one machine."""
 
 import argparse
 import os
+import shutil
 import signal
 import sys
+import threading
 from pathlib import Path
 
 from rich.console import Console
 
 from tilth.local.children import NotReady
+from tilth.local.places import BadPlace, forget_aside
 from tilth.local.postgres import PostgresFailed
-from tilth.local.stack import ROOT, Stack
+from tilth.local.screen import Screen
+from tilth.local.stack import ROOT, AlreadyRunning, Stack
 from tilth.local.supervisor import Supervisor
+from tilth.local.surroundings import BadSurroundings
+
+FAULTS = (NotReady, PostgresFailed, BadPlace, BadSurroundings, AlreadyRunning)
 
 
 def main() -> int:
     """Runs the product, or the demo on it; the exit status is 0 when all went well."""
+    asked = parser().parse_args()
+    var = Path(os.environ.get("TILTH_VAR", ROOT / "var")).absolute()
+    console = Console(highlight=False)
+    try:
+        if asked.command == "clean":
+            return clean(var)
+        return run(Stack(var), asked, console)
+    except FAULTS as fault:
+        console.print(f"[red]✗[/red] {fault}", markup=True)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="tilth")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="runs the product until Ctrl-C")
+    commands.add_parser("clean", help="removes all that the product has kept")
     demo = commands.add_parser("demo", help="one datum's whole way, then stays up")
     demo.add_argument("--once", action="store_true", help="end when the demo has ended")
     demo.add_argument("--data", type=Path, help="your own CSV or JSONL file")
     demo.add_argument("--test", type=Path, help="a test file beside it")
-    asked = parser.parse_args()
-    console = Console()
-    stack = Stack(Path(os.environ.get("TILTH_VAR", ROOT / "var")).absolute())
-    supervisor = Supervisor(stack.parts, lambda told: console.print(f"[dim]{told}[/dim]"))
+    return parser
+
+
+def run(stack: Stack, asked: argparse.Namespace, console: Console) -> int:
+    """Starts, works, and stops everything whatever happens; Ctrl-C and SIGTERM are the usual way to end it."""
+    screen = Screen(console)
+    supervisor = Supervisor(stack.parts, screen.told, stack.write_state)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.ask_to_stop())
     try:
-        return run(stack, supervisor, asked, console)
-    except (NotReady, PostgresFailed, RuntimeError) as fault:
-        console.print(f"[red]{fault}[/red]", markup=True, highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def run(stack: Stack, supervisor: Supervisor, asked: argparse.Namespace, console: Console) -> int:
-    """Starts, works, and stops everything whatever happens."""
-    try:
-        start(stack, supervisor)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: supervisor.ask_to_stop())
-        if asked.command == "demo":
-            from tilth.local.demo import demo
-
-            demo(stack, console, data=asked.data, test=asked.test)
-            if asked.once:
-                return 0
-        console.print(f"Tilth runs at [link]{stack.web_url}[/link]; Ctrl-C ends it.")
+        with screen:
+            started = supervisor.start()
+        if not started:
+            return 130
+        if asked.command == "demo" and (status := show(stack, supervisor, asked, console)) is not None:
+            return status
+        console.print(f"[green]✓[/green] Tilth runs at [link]{stack.web_url}[/link]; Ctrl-C ends it.")
         supervisor.watch()
         return 0
     finally:
         supervisor.stop()
 
 
-def start(stack: Stack, supervisor: Supervisor) -> None:
-    """All parts, with the schema migrated and the price list filled in before the web answers."""
-    supervisor.start()
-    stack.write_state()
+def show(stack: Stack, supervisor: Supervisor, asked: argparse.Namespace, console: Console) -> int | None:
+    """The demo, in a thread beside the watching; the exit status if all is to end now."""
+    from tilth.local.demo import DemoFailed, demo
+
+    faults: list[Exception] = []
+
+    def work() -> None:
+        try:
+            demo(stack, console, data=asked.data, test=asked.test)
+        except Exception as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    supervisor.watch(until=lambda: not thread.is_alive())
+    if supervisor.stopping:
+        return 130
+    if faults and not isinstance(faults[0], DemoFailed):
+        raise faults[0]
+    if faults:
+        console.print(f"[red]✗[/red] {faults[0]}")
+        return 1
+    return 0 if asked.once else None
+
+
+def clean(var: Path) -> int:
+    """Removes the folder, and what had to lie beside it."""
+    if var.exists():
+        Stack(var)  # refuses while it runs, and ends what a killed supervisor has left
+        forget_aside(var)
+        shutil.rmtree(var)
+    return 0
 
 
 if __name__ == "__main__":

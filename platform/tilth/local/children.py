@@ -1,4 +1,4 @@
-"""One child of the supervisor: how it starts, when it is ready, how it ends."""
+"""The supervisor's children: how one starts, when it is ready, how it ends."""
 
 import signal
 import subprocess
@@ -12,6 +12,7 @@ from tilth.local.orphans import die_with_parent
 from tilth.local.postgres import Postgres
 
 STOP_S = 15.0
+READY_S = 120.0
 
 
 class NotReady(RuntimeError):
@@ -22,16 +23,22 @@ class Part(Protocol):
     """What the supervisor keeps running."""
 
     name: str
-    after: tuple[str, ...]
+    needs: tuple[str, ...]
+    """Names of the parts that must be ready before it is launched."""
+    falls_with: tuple[str, ...]
+    """Names of the parts it cannot outlive: when one restarts, so does this."""
 
-    def start(self) -> None:
-        """Starts it and waits until it is ready; raises NotReady."""
+    def launch(self) -> None:
+        """Starts it; called by the thread that goes on living, since it dies with it."""
+
+    def ready(self) -> bool:
+        """Whether it is of use by now; raises NotReady when it never will be."""
 
     def stop(self) -> None:
         """Ends it and waits for its end."""
 
     def alive(self) -> bool:
-        """Whether its process runs."""
+        """Whether it is as it was launched."""
 
     def pid(self) -> int | None:
         """Of its process."""
@@ -39,44 +46,51 @@ class Part(Protocol):
 
 @dataclass
 class Child:
-    """A command in a process group of its own, its output in a log."""
+    """A command that leads a session of its own, its output in a log."""
 
     name: str
     command: list[str]
     env: dict[str, str]
     log: Path
-    ready: Callable[[], bool]
-    after: tuple[str, ...] = ()
-    """Names of the parts it cannot live without: when one restarts, so does this."""
-    ready_s: float = 90.0
+    folder: Path
+    """Where it works."""
+    answers: Callable[["Child"], bool]
+    """Whether it does its work."""
+    needs: tuple[str, ...] = ()
+    falls_with: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _since: float = field(default=0.0, repr=False)
+    _log_start: int = field(default=0, repr=False)
 
-    def start(self) -> None:
-        """Starts the command and waits until it is ready."""
+    def launch(self) -> None:
+        """Starts the command."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._since = time.monotonic()
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self.process = subprocess.Popen(
-                self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
-        end = time.monotonic() + self.ready_s
-        while not self.ready():
-            if self.process.poll() is not None or time.monotonic() > end:
-                how = "ended" if self.process.poll() is not None else f"was not ready after {self.ready_s:.0f} s"
-                raise NotReady(f"{self.name} {how}; the end of {self.log}:\n{self.tail()}")
-            time.sleep(0.05)
+
+    def ready(self) -> bool:
+        """Asks it; raises NotReady if it ended or took too long."""
+        if not self.alive():
+            raise NotReady(f"{self.name} ended; {self.tail()}")
+        if time.monotonic() > self._since + READY_S:
+            raise NotReady(f"{self.name} was not ready after {READY_S:.0f} s; {self.tail()}")
+        return self.answers(self)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL to the whole group."""
+        """SIGTERM, then SIGKILL."""
         if self.process is None:
             return
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.process = None
 
     def alive(self) -> bool:
@@ -87,9 +101,38 @@ class Child:
         """Of its process."""
         return self.process.pid if self.process else None
 
+    def said(self, words: str) -> bool:
+        """Whether the words stand in its log since it was launched."""
+        return words in self._words()
+
     def tail(self, size: int = 2000) -> str:
         """The end of its log."""
-        return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""
+        return f"the end of {self.log}:\n{self._words()[-size:]}"
+
+    def _words(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+
+@dataclass
+class Errand(Child):
+    """A command that is ready when it has ended well, e.g. migrations; nothing that could die later."""
+
+    def ready(self) -> bool:
+        """Raises NotReady if it failed."""
+        status = self.process.poll() if self.process else None
+        if status:
+            raise NotReady(f"{self.name} failed with status {status}; {self.tail()}")
+        return status == 0
+
+    def alive(self) -> bool:
+        """What is done does not die."""
+        return True
+
+    def pid(self) -> int | None:
+        """Of its process, while there is one."""
+        return super().pid() if super().alive() else None
 
 
 @dataclass
@@ -98,11 +141,16 @@ class Database:
 
     server: Postgres
     name: str = "postgres"
-    after: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    falls_with: tuple[str, ...] = ()
 
-    def start(self) -> None:
-        """Starts the server."""
-        self.server.start()
+    def launch(self) -> None:
+        """Makes the cluster if need be, and starts the server."""
+        self.server.launch()
+
+    def ready(self) -> bool:
+        """Whether the server answers, with roles and database made; raises PostgresFailed when it never will."""
+        return self.server.ready()
 
     def stop(self) -> None:
         """Stops the server."""
@@ -115,27 +163,3 @@ class Database:
     def pid(self) -> int | None:
         """Of the server."""
         return self.server.process.pid if self.server.process else None
-
-
-@dataclass
-class Once:
-    """Work done once at this place in the order, e.g. migrations; nothing that could die."""
-
-    name: str
-    work: Callable[[], object]
-    after: tuple[str, ...] = ()
-
-    def start(self) -> None:
-        """Does the work."""
-        self.work()
-
-    def stop(self) -> None:
-        """There is nothing to end."""
-
-    def alive(self) -> bool:
-        """Done work does not die."""
-        return True
-
-    def pid(self) -> int | None:
-        """It has no process."""
-        return None

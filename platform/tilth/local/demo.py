@@ -45,10 +45,9 @@ class Demo:
 
     def ask(self, path: str, **query: Any) -> Any:
         """A GET of the management API."""
-        answer = self.client.with_options(base_url=self.stack.web_url).get(
+        return self.client.with_options(base_url=self.stack.web_url).get(
             path, cast_to=object, options={"params": query}
         )
-        return answer
 
     def upload(self, path: Path) -> str:
         """Uploads a file and waits until it is checked."""

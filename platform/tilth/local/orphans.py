@@ -4,11 +4,24 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 LIBC = ctypes.CDLL(None)
+GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    session: int
+    zombie: bool
 
 
 def adopt_orphans() -> None:
@@ -26,24 +39,24 @@ def fast_shutdown_with_parent() -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _prctl(option: int, value: int) -> None:
-    """Linux alone has it; elsewhere a killed supervisor's children are found at the next start."""
-    if prctl := getattr(LIBC, "prctl", None):
-        prctl(option, value, 0, 0, 0)
-
-
-def descendants(root: int | None = None) -> list[int]:
-    """Every living process below ``root`` (ourselves), from /proc."""
-    children: dict[int, list[int]] = {}
+def processes() -> Iterator[Process]:
+    """The process table, from /proc."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rpartition(")")[2].split()
+            state, parent, _, session, *_ = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue  # it ended meanwhile
-        if fields[0] != "Z":
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        yield Process(int(stat.parent.name), int(parent), int(session), state == "Z")
+
+
+def descendants(roots: Iterable[int]) -> list[int]:
+    """Every living process below the roots."""
+    children: dict[int, list[int]] = {}
+    for process in processes():
+        if not process.zombie:
+            children.setdefault(process.parent, []).append(process.pid)
     found: list[int] = []
-    waiting = [root or os.getpid()]
+    waiting = list(roots)
     while waiting:
         below = children.get(waiting.pop(), [])
         found += below
@@ -51,30 +64,68 @@ def descendants(root: int | None = None) -> list[int]:
     return found
 
 
-def end_descendants(grace_s: float = 5.0) -> list[int]:
-    """SIGTERM to all that descends from us, SIGKILL to what does not listen; returns those that had to be killed."""
-    _signal(descendants(), signal.SIGTERM)
+def adopted(own: Iterable[int]) -> list[Process]:
+    """Children that we did not start: each of ours leads a session, so theirs are in another one than we."""
+    mine, session, known = os.getpid(), os.getsid(0), set(own)
+    return [p for p in processes() if p.parent == mine and p.session != session and p.pid not in known]
+
+
+def end_adopted(own: Iterable[int]) -> None:
+    """Ends what a dead child has left, with all below it."""
+    known = list(own)
+
+    def left() -> list[int]:
+        roots = [process.pid for process in adopted(known) if not process.zombie]
+        return roots + descendants(roots)
+
+    end_all(left)
+    bury(known)
+
+
+def end_marked(mark: str) -> None:
+    """Ends what a killed supervisor of the same folder has left: its environment holds the mark."""
+    sought = f"{mark}\0".encode()
+    end_all(lambda: [pid for pid in _others() if sought in _environment(pid)])
+
+
+def end_all(living: Callable[[], list[int]], grace_s: float = GRACE_S) -> None:
+    """SIGTERM to all, SIGKILL to what does not listen; returns when none is left."""
+    _signal(living(), signal.SIGTERM)
     end = time.monotonic() + grace_s
-    while time.monotonic() < end and descendants():
-        reap()
+    while left := living():
+        if time.monotonic() > end:
+            _signal(left, signal.SIGKILL)
         time.sleep(0.05)
-    stubborn = descendants()
-    while left := descendants():
-        _signal(left, signal.SIGKILL)
-        reap()
-        time.sleep(0.02)
-    return stubborn
 
 
-def reap() -> None:
-    """Buries adopted children that have ended; the supervisor's own are waited for by their Popen."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
+def working_in(folder: Path) -> list[int]:
+    """Processes whose working directory it is."""
+    return [pid for pid in _others() if _working_directory(pid) == str(folder.resolve())]
+
+
+def bury(own: Iterable[int]) -> None:
+    """Takes adopted zombies off the process table; our own children are waited for where they were started."""
+    for process in adopted(own):
+        if process.zombie:
+            os.waitpid(process.pid, os.WNOHANG)
+
+
+def _others() -> list[int]:
+    return [process.pid for process in processes() if not process.zombie and process.pid != os.getpid()]
+
+
+def _working_directory(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""  # it ended meanwhile, or is another user's
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:
@@ -83,3 +134,9 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux alone has it; elsewhere a killed supervisor's children are found at the next start."""
+    if prctl := getattr(LIBC, "prctl", None):
+        prctl(option, value, 0, 0, 0)

@@ -9,17 +9,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
 from tilth.local.keys import write_secret
-from tilth.local.orphans import fast_shutdown_with_parent
+from tilth.local.orphans import fast_shutdown_with_parent, working_in
 from tilth.local.places import LONGEST_SOCKETS, reachable
 
 ADMIN = "postgres"
@@ -76,21 +77,39 @@ class Postgres:
     programs: Path | None = None
     """PostgreSQL's ``bin``; the wheel's if not said."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _launched: float = field(default=0.0, repr=False)
 
     def start(self) -> None:
         """Makes the cluster if it is not there, starts the server, makes roles and database if they are not there."""
+        self.launch()
+        while not self.ready():
+            time.sleep(0.05)
+
+    def launch(self) -> None:
+        """Makes the cluster if it is not there, and starts the server without waiting for it."""
         user = server_user()
         self._lay_out(user)
         if not (self.data / "PG_VERSION").exists():
             self._initdb(user)
         self._end_forgotten()
+        self._launched = time.monotonic()
         self.process = self._spawn(user)
-        self._await_ready()
-        self._bootstrap()
+
+    def ready(self) -> bool:
+        """Whether it answers, with roles and database made; raises PostgresFailed when it never will."""
+        ended = self.process is None or self.process.poll() is not None
+        if ended or time.monotonic() > self._launched + START_S:
+            tail = self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+            raise PostgresFailed(f"PostgreSQL did not start; the end of {self.log}:\n{tail}")
+        try:
+            self._bootstrap()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self) -> None:
         """Fast shutdown: open transactions are rolled back; waits for the end."""
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None:
             return
         self.process.send_signal(signal.SIGINT)
         try:
@@ -98,6 +117,7 @@ class Postgres:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process = None
 
     def url(self, role: str, database: str = DATABASE) -> str:
         """A libpq URL over the socket, for psycopg and Django alike."""
@@ -113,6 +133,11 @@ class Postgres:
     def run(self) -> Path:
         """Where the socket lies; its path must stay under 107 bytes."""
         return self.sockets or self.folder / "run"
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.folder / "server.log"
 
     def passwords(self) -> dict[str, str]:
         """Generated once; readable by us alone."""
@@ -164,53 +189,30 @@ class Postgres:
         options = {**TUNING, **(FAST if self.fast else {})}
         options |= {"unix_socket_directories": str(self.run), "listen_addresses": self.listen, "port": str(self.port)}
         arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        with (self.folder / "server.log").open("ab") as log:
+        with self.log.open("ab") as log:
             return subprocess.Popen(
                 [self._bin / "postgres", "-D", self.data, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True, preexec_fn=fast_shutdown_with_parent, **_as(user),
             )  # fmt: skip
 
     def _end_forgotten(self) -> None:
-        """A killed server leaves locks with the number of its process, which may be another's by now.
+        """Ends what a killed server or supervisor has left: every process of a cluster works in its data folder.
 
-        A server of a killed supervisor may still be ending: it is waited for, then killed.
+        Only then is the lock taken away. It names a process whose number may be another's by now, and PostgreSQL
+        would not start; while a backend lives it is what keeps a second server from the files.
         """
-        lock = self.data / "postmaster.pid"
-        if not lock.exists():
-            return
-        pid = int(lock.read_text().split()[0])
-        end = time.monotonic() + FORGOTTEN_S
-        while self._serves(pid):
-            os.kill(pid, signal.SIGINT if time.monotonic() < end else signal.SIGKILL)
+        lingering = time.monotonic() + FORGOTTEN_S
+        while left := working_in(self.data):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT if time.monotonic() < lingering else signal.SIGKILL)
             time.sleep(0.1)
-        lock.unlink(missing_ok=True)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
         (self.run / f".s.PGSQL.{self.port}.lock").unlink(missing_ok=True)
-
-    def _serves(self, pid: int) -> bool:
-        """Whether that process is the server of this cluster."""
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        return os.fsencode(self.data) in words
-
-    def _await_ready(self) -> None:
-        end = time.monotonic() + START_S
-        while time.monotonic() < end:
-            if self.process is not None and self.process.poll() is not None:
-                break
-            try:
-                psycopg.connect(self.url(ADMIN, "postgres"), connect_timeout=2).close()
-            except psycopg.OperationalError:
-                time.sleep(0.05)
-            else:
-                return
-        tail = (self.folder / "server.log").read_text(errors="replace")[-2000:]
-        raise PostgresFailed(f"PostgreSQL did not start; the end of {self.folder / 'server.log'}:\n{tail}")
 
     def _bootstrap(self) -> None:
         """Roles without any might, and a database whose schema belongs to the owner; doing it again changes nothing."""
-        with psycopg.connect(self.url(ADMIN, "postgres"), autocommit=True) as admin:
+        with self._admin("postgres") as admin:
             for role in ROLES:
                 self._make_role(admin, role)
         self.create_database(DATABASE)
@@ -218,15 +220,18 @@ class Postgres:
     def create_database(self, name: str) -> None:
         """A database of the owner's, if it is not there; nobody else may make anything in it."""
         database, owner = sql.Identifier(name), sql.Identifier(OWNER)
-        with psycopg.connect(self.url(ADMIN, "postgres"), autocommit=True) as admin:
+        with self._admin("postgres") as admin:
             if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
                 admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, owner))
             admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
             roles = sql.SQL(", ").join(map(sql.Identifier, ROLES))
             admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(database, roles))
-        with psycopg.connect(self.url(ADMIN, name), autocommit=True) as inside:
+        with self._admin(name) as inside:
             inside.execute(sql.SQL("ALTER SCHEMA public OWNER TO {}").format(owner))
             inside.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+
+    def _admin(self, database: str) -> psycopg.Connection:
+        return psycopg.connect(self.url(ADMIN, database), autocommit=True, connect_timeout=2)
 
     def _make_role(self, admin: psycopg.Connection, role: str) -> None:
         if admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
@@ -249,8 +254,9 @@ def temporary_postgres(folder: Path | None = None, **options: object) -> Iterato
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _as(user: pwd.struct_passwd | None) -> dict[str, object]:
-    """Arguments of subprocess that change to the server's user."""
-    if user is None:
-        return {"cwd": "/"}
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": "/"}
+def _as(user: pwd.struct_passwd | None) -> dict[str, Any]:
+    """Arguments of subprocess that change to the server's user, with nothing of our environment."""
+    how: dict[str, Any] = {"cwd": "/", "env": {"PATH": os.defpath, "LANG": "C.UTF-8"}}
+    if user is not None:
+        how |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    return how
