@@ -14,4 +14,5 @@ urlpatterns = [
     path("", include("tilth.training.urls")),
     path("", include("tilth.registry.urls")),
     path("", include("tilth.serving.urls")),
+    path("", include("tilth.dashboard.urls")),
 ]

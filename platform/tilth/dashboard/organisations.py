@@ -50,7 +50,7 @@ def keys(request: HttpRequest, principal: Principal) -> HttpResponse:
         name = request.POST.get("name", "").strip() or "Unnamed"
         scopes = frozenset(KEY_SCOPES & principal.scopes)
         _, secret = services.key_create(tenant=principal.tenant, by=principal, name=name[:100], scopes=scopes)
-    found = selectors.key_list(tenant=principal.tenant)
+    found = [key for key in selectors.key_list(tenant=principal.tenant) if key.name != "browser"]
     return show(request, principal, "keys.html", page="keys", keys=found, secret=secret)
 
 

@@ -21,6 +21,7 @@ from tilth.tenants.selectors import invitation_by_token
 
 INVITATION_LIFE = timedelta(days=7)
 ROTATION_LIFE = timedelta(hours=24)
+BROWSER_LIFE = timedelta(minutes=15)
 
 
 def organisation_create(*, name: str, owner: UUID) -> UUID:

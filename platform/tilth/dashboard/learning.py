@@ -1,0 +1,82 @@
+"""Pages of jobs and models: start, watch, try."""
+
+import json
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_POST
+
+from tilth.catalog.selectors import base_model_list
+from tilth.core import ids
+from tilth.core.errors import Invalid
+from tilth.dashboard.pages import page, show
+from tilth.datasets.selectors import file_list
+from tilth.registry import selectors as registry
+from tilth.tenants.principal import Principal
+from tilth.tenants.scopes import Scope
+from tilth.training import selectors, services
+from tilth.training.orders import JobIn, order_of
+from tilth.training.shapes import job_shape
+
+ENDED = frozenset({"succeeded", "failed", "cancelled"})
+ACTIONS = {"cancel": services.job_cancel, "pause": services.job_pause, "resume": services.job_resume}
+
+
+@page(Scope.JOBS_READ)
+def jobs(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """Jobs, and the form for a new one."""
+    if request.method == "POST":
+        principal.need(Scope.JOBS_WRITE)
+        made = services.job_create(tenant=principal.tenant, by=principal, order=order_of(_wish(request)))
+        return redirect("job", job=ids.public("ftjob", made))
+    found, _ = selectors.job_list(tenant=principal.tenant, limit=50)
+    usable, _ = file_list(tenant=principal.tenant, limit=100, purpose="fine-tune")
+    choices = [(ids.public("file", file.id), file.filename) for file in usable if file.status == "processed"]
+    shown = [job_shape(view) for view in found]
+    return show(request, principal, "jobs.html", page="jobs", jobs=shown, files=choices, bases=base_model_list())
+
+
+@page(Scope.JOBS_READ)
+def job(request: HttpRequest, principal: Principal, job: str) -> HttpResponse:
+    """One job; the page asks for its inner part every second until the job has ended."""
+    wanted = ids.parse("ftjob", job)
+    shape = job_shape(selectors.job_get(tenant=principal.tenant, job=wanted))
+    events, _ = selectors.event_list(tenant=principal.tenant, job=wanted, limit=30)
+    part = "job_watch.html" if request.headers.get("HX-Request") else "job.html"
+    context = {"job": shape, "events": events, "ended": shape["status"] in ENDED}
+    return show(request, principal, part, page="jobs", percent=round(100 * shape["progress"]), **context)
+
+
+@require_POST
+@page(Scope.JOBS_WRITE)
+def job_act(request: HttpRequest, principal: Principal, job: str, action: str) -> HttpResponse:
+    """Cancel, pause or resume."""
+    ACTIONS[action](tenant=principal.tenant, by=principal, job=ids.parse("ftjob", job))
+    return redirect("job", job=job)
+
+
+@page(Scope.MODELS_READ)
+def models(request: HttpRequest, principal: Principal) -> HttpResponse:
+    """The organisation's models, newest first."""
+    return show(request, principal, "models.html", page="models", models=registry.model_list(tenant=principal.tenant))
+
+
+@page(Scope.MODELS_READ)
+def model(request: HttpRequest, principal: Principal, model: str) -> HttpResponse:
+    """One model: its figures, and a box to try it in."""
+    found = registry.model_get(tenant=principal.tenant, name=model)
+    return show(request, principal, "model.html", page="models", model=found, report=found.report)
+
+
+def _wish(request: HttpRequest) -> dict[str, Any]:
+    """The form as the API would get it; empty fields are left out."""
+    sent = request.POST
+    wish: dict[str, Any] = {name: sent[name] for name in ("model", "training_file", "suffix") if sent.get(name)}
+    wish["options"] = {"accept_bad_rows": "accept_bad_rows" in sent}
+    if columns := {role: sent[f"column-{role}"] for role in ("text", "label") if sent.get(f"column-{role}")}:
+        wish["columns"] = columns
+    checked = JobIn(data=wish)
+    if not checked.is_valid():
+        raise Invalid(f"The form is not complete: {json.dumps(checked.errors)}")
+    return dict(checked.validated_data)
