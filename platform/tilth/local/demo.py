@@ -84,7 +84,7 @@ class Demo:
             job = self._watch(job.id, bar)
         if job.status != "succeeded" or not job.fine_tuned_model:
             raise DemoFailed(f"the job has {job.status}: {job.error}")
-        return job.fine_tuned_model
+        return str(job.fine_tuned_model)
 
     def _watch(self, job_id: str, bar: Progress) -> Any:
         """Follows a job's events until it has ended."""
@@ -93,7 +93,7 @@ class Demo:
         while True:
             job = self.client.fine_tuning.jobs.retrieve(job_id)
             for event in reversed(self.client.fine_tuning.jobs.list_events(job_id, limit=100).data):
-                if event.id not in seen and (event.type != "metrics" or "valid_loss" in (event.data or {})):
+                if event.id not in seen and (event.type != "metrics" or "valid_loss" in str(event.data)):
                     bar.console.print(f"  [dim]{event.message}[/dim]")
                 seen.add(event.id)
                 if isinstance(event.data, dict) and "train_loss" in event.data:
@@ -159,10 +159,12 @@ class Demo:
         self.console.rule("Go on")
         print(f"Open {url}\n  sign in as {self.account['email']} with the password {self.account['password']}")
         print(
-            f"curl {url}/v1/predictions -H 'Authorization: Bearer {key}' \\\n  -H 'Content-Type: application/json' -d '{body}'"
+            f"curl {url}/v1/predictions -H 'Authorization: Bearer {key}' \\\n"
+            f"  -H 'Content-Type: application/json' -d '{body}'"
         )
         print(
-            f"python -c \"from openai import OpenAI; c = OpenAI(base_url='{url}/v1', api_key='{key}'); print(c.models.list())\""
+            f"python -c \"from openai import OpenAI; c = OpenAI(base_url='{url}/v1', api_key='{key}');"
+            ' print(c.models.list())"'
         )
 
     def _show_report(self, report: dict[str, Any]) -> None:

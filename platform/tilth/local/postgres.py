@@ -176,13 +176,11 @@ class Postgres:
             if user is not None:
                 os.chown(scratch, user.pw_uid, user.pw_gid)
                 os.chown(secret, user.pw_uid, user.pw_gid)
-            command = [self._bin / "initdb", "-D", made, "-U", ADMIN, f"--pwfile={secret}", "-A", "scram-sha-256"]
-            sync = ["--no-sync"] if self.fast else []
-            done = subprocess.run(
-                [*command, "-E", "UTF8", "--locale=C.UTF-8", *sync], capture_output=True, **_as(user)
-            )  # fmt: skip
+            command = [str(self._bin / "initdb"), f"--pgdata={made}", f"--username={ADMIN}", f"--pwfile={secret}"]
+            how = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", *(["--no-sync"] if self.fast else [])]
+            done = subprocess.run([*command, *how], capture_output=True, text=True, **_as(user))
         if done.returncode:
-            raise PostgresFailed(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
+            raise PostgresFailed(f"initdb failed: {done.stderr.strip()}")
         made.rename(self.data)
 
     def _spawn(self, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
