@@ -458,6 +458,7 @@ def test_a_killed_database_loses_no_answered_prediction_and_no_hold_under_way(
     stack: Stack, ready: Any, plane: FakePredictions, database: Any
 ) -> None:
     """Last in this file: it restarts the server that all tests share."""
+    assert eventually(lambda: stack.ask(ready.key).status == 200)
     answered = [stack.ask(ready.key, rows=3) for _ in range(20)]
     plane.delay_s = 4
     with ThreadPoolExecutor(1) as pool:

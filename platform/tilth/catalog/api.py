@@ -23,7 +23,7 @@ class VerticalListView(APIView):
             role = serializers.CharField()
             kind = serializers.CharField()
             title = serializers.CharField()
-            required = serializers.BooleanField()
+            required = serializers.BooleanField()  # type: ignore[assignment]  # a field of ours
             aliases = serializers.ListField(child=serializers.CharField())
 
         class Metric(serializers.Serializer[Any]):

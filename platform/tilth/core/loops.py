@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 from django.conf import settings
@@ -30,7 +31,7 @@ class Loop:
     """Something done again and again, at the latest every so many seconds, at once when woken."""
 
     name: str
-    step: Callable[[], None]
+    step: Callable[[], object]
     every_s: float
     wake: threading.Event = field(default_factory=threading.Event)
 
@@ -93,7 +94,8 @@ class Leader:
         self._wake()
 
     def _hold(self) -> None:
-        url, quick = settings.ENV.database_url, {"keepalives_idle": 5, "tcp_user_timeout": 5000, "connect_timeout": 5}
+        url: str = settings.ENV.database_url
+        quick: dict[str, Any] = {"keepalives_idle": 5, "tcp_user_timeout": 5000, "connect_timeout": 5}
         with psycopg.connect(url, autocommit=True, application_name="tilth worker", **quick) as connection:
             connection.execute(f"LISTEN {CHANNEL}")
             while not self.stopping.is_set():

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tilth.contract.digest import MANIFEST, folder_digest
@@ -89,7 +89,7 @@ class FakeTrainer:
         return any(event.kind in TERMINAL for event in self.events)
 
     def _emit(self, kind: EventKind, message: str, data: dict[str, Any]) -> None:
-        level = "error" if kind is EventKind.FAILED else "info"
+        level: Literal["info", "error"] = "error" if kind is EventKind.FAILED else "info"
         self.events.append(
             TrainerEvent(
                 job=self.spec.job,

@@ -46,7 +46,7 @@ async def connect(url: str, *, synchronous_commit: bool) -> AsyncConnection[Row]
 def pool(url: str) -> AsyncConnectionPool[AsyncConnection[Row]]:
     """A small pool for reads; not opened yet."""
     return AsyncConnectionPool(
-        url, kwargs=options(), min_size=1, max_size=4, open=False, configure=refuse_mighty, timeout=2, name="gateway",
+        url, kwargs=options(), min_size=1, max_size=4, open=False, configure=refuse_mighty, timeout=3, name="gateway",
         check=AsyncConnectionPool.check_connection,
     )  # fmt: skip
 

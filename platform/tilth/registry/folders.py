@@ -48,7 +48,7 @@ def _manifest(path: str) -> dict[str, Any]:
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not all("/" not in name and ".." not in name for name in files):
         raise FolderRefused(f"{path}{MANIFEST} lists no files, or files outside its folder")
-    return manifest
+    return dict(manifest)
 
 
 def _sha256(path: str, name: str) -> str:

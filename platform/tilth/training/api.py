@@ -30,7 +30,9 @@ class JobListView(APIView):
     def get(self, request: Request) -> Response:
         """Newest first."""
         query, tenant = valid_query(PageQuery, request), principal_of(request).tenant
-        wanted = {found[1]: value for key, value in request.query_params.items() if (found := METADATA.fullmatch(key))}
+        wanted = {
+            found[1]: str(value) for key, value in request.query_params.items() if (found := METADATA.fullmatch(key))
+        }
         jobs, more = selectors.job_list(
             tenant=tenant, limit=query["limit"], after=cursor("ftjob", query["after"]), metadata=wanted
         )

@@ -47,7 +47,7 @@ def attempt_lease(*, tenant: UUID, job: UUID) -> Job | None:
     found.last_seq = found.attempt_ms = 0
     found.save()
     crash_point("lease.written")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 @in_tenant

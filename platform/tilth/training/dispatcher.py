@@ -1,6 +1,7 @@
 """Gives queued jobs to free trainers, customers in turn; a lease is written before the data plane is told."""
 
 import logging
+from typing import Any
 from uuid import UUID
 
 from tilth.core.crash import crash_point
@@ -44,7 +45,7 @@ class Dispatcher:
 
     def _tell(self, attempt: Attempt) -> bool:
         """False when no trainer was free after all."""
-        who = {"tenant": attempt.tenant, "job": attempt.job, "attempt": attempt.attempt}
+        who: dict[str, Any] = {"tenant": attempt.tenant, "job": attempt.job, "attempt": attempt.attempt}
         try:
             if attempt.stop:
                 self._plane.stop(attempt.job.hex, attempt.attempt, "cancel")

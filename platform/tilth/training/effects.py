@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
@@ -50,7 +51,7 @@ def _apply(job: Job, event: TrainerEvent) -> None:
         case EventKind.SPAN_OPENED:
             usage.span_open(
                 tenant=job.tenant_id, job=job.id, attempt=job.attempt, device=str(data["device"]),
-                share_millis=int(data["share_millis"]), price=job.price_id, opened_at=at,
+                share_millis=int(data["share_millis"]), price=cast(UUID, job.price_id), opened_at=at,
             )  # fmt: skip
         case EventKind.HEARTBEAT:
             job.attempt_ms = int(data["device_ms"])

@@ -69,6 +69,7 @@ def jobs_to_validate() -> list[tuple[UUID, UUID]]:
 def finished_rates(*, vertical: str, base_model: str, rung: str) -> list[tuple[int, int]]:
     """(device ms, rows) of the last jobs that succeeded on this platform: how fast its machines are, nobody's data."""
     rows = Job.unscoped.using("system").filter(
-        state=State.SUCCEEDED, vertical=vertical, base_model=base_model, options__highest_rung=rung
+        state=State.SUCCEEDED, rows__isnull=False, vertical=vertical, base_model=base_model, options__highest_rung=rung
     )
-    return list(rows.order_by("-finished_at").values_list("earlier_ms", "rows")[:50])
+    found = rows.order_by("-finished_at").values_list("earlier_ms", "rows")[:50]
+    return [(ms, count) for ms, count in found if count]

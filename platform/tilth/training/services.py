@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.db import transaction
@@ -25,6 +25,7 @@ from tilth.training.queue import finished_rates
 from tilth.training.states import ACTIVE, State, Stop
 from tilth.training.story import tell
 from tilth.usage import services as usage
+from tilth.usage.models import Price as PriceRow
 
 UNIT = "training.device_ms"
 HOLD_LIFE = timedelta(days=7)
@@ -178,17 +179,19 @@ def _estimate(job: Job) -> None:
 
 def _hold(job: Job) -> None:
     """Holds what is left of the cap; if the month's budget has not so much, the estimate; raises PaymentRequired."""
-    price = Price(job.price.micro_usd, job.price.per_quantity)
-    left = job.max_device_ms - job.earlier_ms
+    # A job is held for after it has been estimated and priced.
+    stamped, estimate = cast(PriceRow, job.price), cast(int, job.estimate_ms)
+    price = Price(stamped.micro_usd, stamped.per_quantity)
+    left = cast(int, job.max_device_ms) - job.earlier_ms
     if left <= 0:
         raise Invalid("All the device time of this job is used; start a new one.", code="device_time_used_up")
     try:
         job.hold = _place(job, price.ceil(left))
     except PaymentRequired:
-        if left <= job.estimate_ms:
+        if left <= estimate:
             raise
-        job.hold = _place(job, price.ceil(job.estimate_ms))
-        job.max_device_ms = job.earlier_ms + job.estimate_ms
+        job.hold = _place(job, price.ceil(estimate))
+        job.max_device_ms = job.earlier_ms + estimate
 
 
 def _place(job: Job, amount: int) -> UUID:

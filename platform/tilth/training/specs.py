@@ -2,6 +2,7 @@
 
 import hmac
 from hashlib import sha256
+from typing import cast
 from uuid import UUID
 
 from django.conf import settings
@@ -35,6 +36,6 @@ def job_spec(*, tenant: UUID, job: UUID, attempt: int, grants: Grants) -> JobSpe
         output=grants.write(attempt_prefix(found)),
         resume=grants.read(checkpoint.path, life_s=JOB_LIFE_S) if checkpoint else None,
         options=TrainingOptions.model_validate(found.options),
-        max_device_ms=found.max_device_ms - found.earlier_ms,
+        max_device_ms=cast(int, found.max_device_ms) - found.earlier_ms,
         prior_device_ms=found.earlier_ms,
     )

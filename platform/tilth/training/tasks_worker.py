@@ -40,7 +40,8 @@ class TaskWorker(threading.Thread):
             self._loop.call_soon_threadsafe(self._main.cancel)
 
     async def _work(self) -> None:
-        async with app.with_connector(app.connector.get_worker_connector()).open_async() as worker:
+        connector = app.connector.get_worker_connector()  # type: ignore[attr-defined]
+        async with app.with_connector(connector).open_async() as worker:
             await worker.run_worker_async(
                 install_signal_handlers=False, listen_notify=True, delete_jobs="successful", shutdown_graceful_timeout=5
             )

@@ -117,7 +117,8 @@ def test_a_killed_trainers_job_goes_on_from_its_last_checkpoint(
     done = rig.job(tenant, job)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
     resumed = scalar(
-        sums_db, "SELECT data->>'resumed_from_step' FROM training_event WHERE job_id = %s AND attempt = 2 AND kind = %s",
+        sums_db,
+        "SELECT data->>'resumed_from_step' FROM training_event WHERE job_id = %s AND attempt = 2 AND kind = %s",
         job, EventKind.STARTED,
     )  # fmt: skip
     assert resumed == "5"
