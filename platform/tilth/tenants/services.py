@@ -11,7 +11,7 @@ from django.utils.text import slugify
 from tilth.accounts.models import User
 from tilth.core.clock import now
 from tilth.core.errors import Forbidden, Invalid, NotFound
-from tilth.core.ids import uuid7
+from tilth.core.ids import public, uuid7
 from tilth.core.scope import in_tenant, tenant_scope
 from tilth.tenants.keys import KeyText, new_key
 from tilth.tenants.models import ApiKey, AuditEntry, Invitation, Membership, Organisation
@@ -150,13 +150,13 @@ def member_remove(*, tenant: UUID, by: Principal, member: UUID) -> None:
 
 def _member(member: UUID) -> Membership:
     if (found := Membership.locked(id=member)) is None:
-        raise NotFound.of("member", member.hex)
+        raise NotFound.of("member", public("member", member))
     return found
 
 
 def _key(key: UUID) -> ApiKey:
     if (found := ApiKey.locked(id=key)) is None:
-        raise NotFound.of("key", key.hex)
+        raise NotFound.of("key", public("key", key))
     return found
 
 
