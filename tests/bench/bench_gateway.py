@@ -121,22 +121,12 @@ def prepare(server: Postgres, env: dict[str, str]) -> list[str]:
     made = subprocess.run([sys.executable, __file__, str(TENANTS)], env=env, check=True, capture_output=True, text=True)
     organisations: dict[str, str] = json.loads(made.stdout)
     with psycopg.connect(server.url(ADMIN)) as db:
-        for table, columns in STAND_INS.items():
-            db.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})".encode())
-            db.execute(f"GRANT SELECT ON {table} TO {APP}".encode())
         db.execute("SET session_replication_role = replica")  # a model without a job behind it
         for tenant in organisations:
             db.execute(PLANT, {"tenant": tenant, "name": MODEL, "digest": DIGEST})
     return list(organisations.values())
 
 
-STAND_INS = {
-    "registry_model": """id uuid, tenant_id uuid, created_at timestamptz, name text, job_id uuid, version_id uuid,
-        version_sha256 text, vertical text, base_model text, base_revision text, path text, digest text, rung text,
-        metrics jsonb, report jsonb, card text, deleted_at timestamptz""",
-    "serving_deployment": """id uuid, tenant_id uuid, created_at timestamptz, name text, model_id uuid,
-        deleted_at timestamptz""",
-}
 PLANT = """WITH model AS (
     INSERT INTO registry_model (id, tenant_id, created_at, name, job_id, version_id, version_sha256, vertical,
         base_model, base_revision, path, digest, rung, metrics, report, card)
