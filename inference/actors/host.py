@@ -1,58 +1,30 @@
 """The host: a Serve deployment that keeps one base model and answers for many adapters."""
 
 from ray import serve
-from tilth.contract.errors import ContractError
 from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
-from inference.adapters.batcher import Overloaded
-from inference.adapters.folder import FolderRefused
-from inference.adapters.service import BaseService, MixedAnswer
-from inference.engine.base_models import load_base
-from inference.engine.errors import JobFault
-from inference.faults import Faulty, fault
+from inference.faults import Faulty
 from inference.settings import Settings
-from inference.storage import Storage, load_verify_key
 
 
 @serve.deployment(max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0.1})
 class Host:
-    """One base, many adapters; faults are answered, not raised, so that no traceback crosses."""
+    """One base, many adapters, in a process of its own: only there is torch imported, since that takes seconds."""
 
     def __init__(self, offer: BaseModelOffer, settings: Settings) -> None:
-        import torch
+        from inference.adapters.answering import Answering
 
-        torch.set_num_threads(settings.threads)
-        storage = Storage(load_verify_key(settings.verify_key))
-        self._service = BaseService(load_base(offer, settings.models), storage, slots=settings.slots)
+        self._answering = Answering(offer, settings)
 
     async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
         """Answers rows by one model."""
-        try:
-            return await self._service.predict(request)
-        except (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError) as error:
-            return _answered(error)
+        return await self._answering.predict(request)
 
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""
-        try:
-            return await self._service.load(request)
-        except (Overloaded, ContractError, FileNotFoundError) as error:
-            return _answered(error)
+        return await self._answering.load(request)
 
     async def forwards(self) -> int:
         """Base forwards done so far."""
-        return self._service.model.forwards
-
-
-def _answered(error: Exception) -> Faulty:
-    match error:
-        case Overloaded():
-            return fault(503, "overloaded", str(error))
-        case MixedAnswer():
-            return fault(503, "digest_mismatch", str(error))
-        case FolderRefused():
-            return fault(422, "model_refused", str(error))
-        case FileNotFoundError():
-            return fault(422, "model_missing", f"the model's folder is not in storage: {error}")
-    return fault(422, "refused", str(error))
+        return self._answering.service.model.forwards

@@ -4,17 +4,18 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray.exceptions import RayActorError, RayError
 from tilth.contract.messages import JobSpec, JobState, JobStatus
 from tilth.contract.registry import vertical, verticals
 
-from inference.engine.base_models import Base, load_base
-from inference.engine.job import run_job
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
+
+if TYPE_CHECKING:  # torch takes seconds to import: only the trainers' own processes do, while they are warmed
+    from inference.engine.base_models import Base
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,14 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         import torch
 
+        from inference.engine import job
+        from inference.engine.base_models import load_base
+
         torch.set_num_threads(settings.threads)
         self._settings = settings
         self._storage = Storage(load_verify_key(settings.verify_key))
         self._stop: Literal["pause", "cancel"] | None = None
+        self._run_job, self._load_base = job.run_job, load_base
         self._bases: dict[str, Base] = {}
         for face in verticals().values():
             for offer in face.base_models[:1]:
@@ -46,13 +51,14 @@ class Trainer:
     def run(self, spec: JobSpec) -> str:
         """The whole of one attempt; its events are in storage."""
 
-        def base(model_id: str) -> Base:
+        def base(model_id: str) -> "Base":
             if model_id not in self._bases:
-                self._bases[model_id] = load_base(vertical(spec.vertical).base_model(model_id), self._settings.models)
+                offer = vertical(spec.vertical).base_model(model_id)
+                self._bases[model_id] = self._load_base(offer, self._settings.models)
             return self._bases[model_id]
 
-        heartbeat = self._settings.heartbeat_s
-        return run_job(spec, storage=self._storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat).value
+        heartbeat, storage = self._settings.heartbeat_s, self._storage
+        return self._run_job(spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat).value
 
     def stop(self, mode: Literal["pause", "cancel"]) -> None:
         """Heard between two steps; a cancel outranks a pause."""

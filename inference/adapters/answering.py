@@ -1,0 +1,51 @@
+"""What a host answers: the service of a base model, its faults turned into answers so that no traceback crosses."""
+
+import torch
+from tilth.contract.errors import ContractError
+from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
+from tilth.contract.vertical import BaseModelOffer
+
+from inference.adapters.batcher import Overloaded
+from inference.adapters.folder import FolderRefused
+from inference.adapters.service import BaseService, MixedAnswer
+from inference.engine.base_models import load_base
+from inference.engine.errors import JobFault
+from inference.faults import Faulty, fault
+from inference.settings import Settings
+from inference.storage import Storage, load_verify_key
+
+
+class Answering:
+    """One base, many adapters."""
+
+    def __init__(self, offer: BaseModelOffer, settings: Settings) -> None:
+        torch.set_num_threads(settings.threads)
+        storage = Storage(load_verify_key(settings.verify_key))
+        self.service = BaseService(load_base(offer, settings.models), storage, slots=settings.slots)
+
+    async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
+        """Answers rows by one model."""
+        try:
+            return await self.service.predict(request)
+        except (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError) as error:
+            return _answered(error)
+
+    async def load(self, request: LoadRequest) -> LoadReply | Faulty:
+        """Brings a model into a slot."""
+        try:
+            return await self.service.load(request)
+        except (Overloaded, ContractError, FileNotFoundError) as error:
+            return _answered(error)
+
+
+def _answered(error: Exception) -> Faulty:
+    match error:
+        case Overloaded():
+            return fault(503, "overloaded", str(error))
+        case MixedAnswer():
+            return fault(503, "digest_mismatch", str(error))
+        case FolderRefused():
+            return fault(422, "model_refused", str(error))
+        case FileNotFoundError():
+            return fault(422, "model_missing", f"the model's folder is not in storage: {error}")
+    return fault(422, "refused", str(error))
