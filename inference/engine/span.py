@@ -37,13 +37,16 @@ class Span:
         self._spool.emit(EventKind.SPAN_CLOSED, data={"device_ms": self.device_ms(), "reason": reason})
 
     def device_ms(self) -> int:
-        """Milliseconds since the span was opened."""
-        return int((time.monotonic() - self._opened) * 1000)
+        """Billable milliseconds since the span was opened: what finishing takes beyond the budget is not billed."""
+        return min(self._held_ms(), self._max_ms)
 
     def check_budget(self, reserve_ms: int = 0) -> None:
         """Raises BudgetReached when the budget's device time, less a reserve for finishing, is used up."""
-        if self.device_ms() + reserve_ms >= self._max_ms:
+        if self._held_ms() + reserve_ms >= self._max_ms:
             raise BudgetReached(f"{self._max_ms} ms of device time are used up")
+
+    def _held_ms(self) -> int:
+        return int((time.monotonic() - self._opened) * 1000)
 
     def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat_s):

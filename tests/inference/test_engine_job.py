@@ -162,6 +162,7 @@ def test_the_budget_ends_a_job_with_its_best_so_far(attempts: Attempts, monkeypa
     probe_ms = attempts.last(EventKind.SPAN_CLOSED)["device_ms"]
     assert attempts.run(2, max_device_ms=probe_ms + 400, epochs=100) is EventKind.SUCCEEDED
     assert any("used up" in event.message for event in attempts.place.events("2"))
+    assert attempts.last(EventKind.SPAN_CLOSED, 2)["device_ms"] <= probe_ms + 400
 
 
 def test_a_budget_for_nothing_at_all_fails_with_the_cure(attempts: Attempts) -> None:
