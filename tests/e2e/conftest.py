@@ -1,0 +1,104 @@
+"""The whole product as a newcomer starts it, in a process of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "tilth.local"]
+READY_S = 240.0
+PLAIN = ("TILTH_", "DATABASE_URL", "RAY_", "DJANGO_")
+
+
+class Product:
+    """``tilth up`` on a folder of its own; ``end`` is Ctrl-C."""
+
+    def __init__(self, folder: Path) -> None:
+        self.var = folder / "var"
+        outer = {name: value for name, value in os.environ.items() if not name.startswith(PLAIN)}
+        self.env = outer | {"TILTH_VAR": str(self.var), "TILTH_LEASE_S": "6", "TILTH_HEARTBEAT_S": "1"}
+        self.output = (folder / "output").open("w+")
+        self.process = subprocess.Popen([*COMMAND, "up"], env=self.env, stdout=self.output, stderr=self.output)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.var / "stack.json").read_text())
+        return found
+
+    @property
+    def url(self) -> str:
+        return str(self.state["web_url"])
+
+    def said(self) -> str:
+        self.output.flush()
+        return Path(self.output.name).read_text()
+
+    def manage(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [*COMMAND, "manage", *arguments], env=self.env, check=True, capture_output=True, text=True
+        )  # fmt: skip
+        return done.stdout
+
+    def await_up(self) -> None:
+        eventually(lambda: "Tilth runs at" in self.said() or self.process.poll() is not None, READY_S)
+        assert self.process.poll() is None, self.said()
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of the living processes that work for this folder, wherever they hang in the tree."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                marked = f"TILTH_STACK={self.var}".encode() in (folder / "environ").read_bytes().split(b"\0")
+                inside = os.readlink(folder / "cwd").startswith(str(self.var))
+            except OSError:
+                continue
+            if words and (marked or inside or f"{self.var}/" in words):
+                found[int(folder.name)] = words
+        return found
+
+    def end(self, number: int = signal.SIGINT) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def eventually(holds: Callable[[], object], within_s: float = 20.0) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.1)
+
+
+def start_product() -> Product:
+    folder = Path(tempfile.mkdtemp(prefix="tilth-s-", dir="/tmp"))
+    folder.chmod(0o755)
+    return Product(folder)
+
+
+def end_product(product: Product) -> None:
+    if product.process.poll() is None:
+        product.end()
+    for pid in product.processes():
+        os.kill(pid, signal.SIGKILL)
+    product.output.close()
+    shutil.rmtree(product.var.parent)
+
+
+@pytest.fixture(scope="session")
+def product() -> Iterator[Product]:
+    """One product for all tests that only use it, or that leave it as they found it."""
+    made = start_product()
+    try:
+        made.await_up()
+        yield made
+    finally:
+        end_product(made)

@@ -1,0 +1,147 @@
+"""The whole product under its supervisor: side by side, killed, ended; who listens where and refuses whom."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+LISTENING = "0A"
+
+
+@pytest.fixture(scope="module")
+def other_product(product: Any) -> Iterator[Any]:
+    """A second one beside the first, on a data plane that is somebody else's: the first one's."""
+    conftest = sys.modules[type(product).__module__]
+    made = conftest.start_product()
+    try:
+        made.await_up()
+        yield made
+    finally:
+        conftest.end_product(made)
+
+
+def status(url: str) -> int:
+    """Of a GET; 0 if nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def wait_for(holds: Callable[[], object], within_s: float = 120.0) -> None:
+    end = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def listeners(pids: set[int]) -> dict[int, tuple[bool, int]]:
+    """Port → (on loopback only, process) of every TCP socket on which these processes listen."""
+    inodes = {}
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                inodes[os.readlink(link)] = pid
+            except OSError:
+                continue
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            address, _, port = fields[1].partition(":")
+            if fields[3] == LISTENING and (pid := inodes.get(f"socket:[{fields[9]}]")):
+                found[int(port, 16)] = (address in LOOPBACK, pid)
+    return found
+
+
+def test_two_stacks_run_side_by_side(product: Any, other_product: Any) -> None:
+    assert product.url != other_product.url
+    assert [status(f"{each.url}/healthz") for each in (product, other_product)] == [200, 200]
+    first, second = (set(listeners(set(each.processes()))) for each in (product, other_product))
+    assert first & second == set()
+
+
+def test_only_serves_replicas_listen_beyond_loopback_and_they_want_rays_token(product: Any) -> None:
+    processes = product.processes()
+    open_ports = {port: processes[pid] for port, (closed, pid) in listeners(set(processes)).items() if not closed}
+    assert {words.split(":")[2].split(".")[0] for words in open_ports.values()} <= {"ServeReplica"}
+    code = """
+import sys, grpc
+from ray.serve.generated import serve_pb2, serve_pb2_grpc
+for port in sys.argv[1:]:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(serve_pb2.ASGIRequest(), timeout=10)
+        except grpc.RpcError as error:
+            print(error.code().name)
+"""
+    asked = [sys.executable, "-W", "ignore", "-c", code, *map(str, open_ports)]
+    done = subprocess.run(asked, capture_output=True, text=True, env=product.env, check=True)
+    assert done.stdout.split() == ["UNAUTHENTICATED"] * len(open_ports)
+
+
+def test_ray_refuses_a_client_without_its_token(product: Any) -> None:
+    code = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR')"
+    env = product.env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    asked = [sys.executable, "-W", "ignore", "-c", code, product.state["RAY_ADDRESS"]]
+    done = subprocess.run(asked, capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode != 0
+
+
+def test_the_data_plane_refuses_a_caller_without_a_token(product: Any) -> None:
+    assert status(product.state["TILTH_DATAPLANE_URL"] + "/health") == 401
+
+
+def test_the_data_plane_knows_no_password_of_the_database(product: Any) -> None:
+    secrets = {"DATABASE_URL", "DATABASE_URL_OWNER", "DATABASE_URL_SYSTEM", "TILTH_SECRET_KEY", "TILTH_SIGNING_KEY"}
+    pids = product.state["pids"]
+    for name in ("ray", "dataplane"):
+        environ = Path(f"/proc/{pids[name]}/environ").read_text().split("\0")
+        assert {line.partition("=")[0] for line in environ} & secrets == set()
+
+
+def test_secrets_below_var_are_readable_by_us_alone(product: Any) -> None:
+    secrets = [*(product.var / "keys").iterdir(), product.var / "stack.json", product.var / "postgres" / "passwords"]
+    assert {path.name: path.stat().st_mode & 0o077 for path in secrets} == {path.name: 0 for path in secrets}
+
+
+def test_a_second_supervisor_on_the_same_folder_is_refused(product: Any) -> None:
+    command = [sys.executable, "-m", "tilth.local", "up"]
+    done = subprocess.run(command, env=product.env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "already runs" in done.stdout
+
+
+def test_whatever_is_killed_comes_back(product: Any) -> None:
+    before = product.state["pids"]
+    for name in ("worker", "web", "postgres", "ray"):
+        os.kill(before[name], signal.SIGKILL)
+    wait_for(
+        lambda: all(
+            product.state["pids"][name] not in (None, before[name]) for name in (*before, "web") if name != "schema"
+        )
+    )
+    wait_for(lambda: status(f"{product.url}/healthz") == 200)
+    wait_for(lambda: status(product.state["TILTH_DATAPLANE_URL"] + "/health") == 401)
+    assert '"email"' in product.manage("seed_demo")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM])
+def test_nothing_is_left_when_it_ends(other_product: Any, number: int) -> None:
+    assert len(other_product.processes()) > 8
+    assert other_product.end(number) == 0
+    assert other_product.processes() == {}
