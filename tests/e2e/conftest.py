@@ -48,6 +48,11 @@ class Product:
         )  # fmt: skip
         return done.stdout
 
+    def account(self) -> dict[str, str]:
+        """A fresh organisation: {email, password, key, organisation}."""
+        made: dict[str, str] = json.loads(self.manage("seed_demo").splitlines()[-1])
+        return made
+
     def await_up(self) -> None:
         eventually(lambda: "Tilth runs at" in self.said() or self.process.poll() is not None, READY_S)
         assert self.process.poll() is None, self.said()
@@ -94,7 +99,7 @@ def end_product(product: Product) -> None:
 
 
 @pytest.fixture(scope="session")
-def product() -> Iterator[Product]:
+def stack() -> Iterator[Product]:
     """One product for all tests that only use it, or that leave it as they found it."""
     made = start_product()
     try:

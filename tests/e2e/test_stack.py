@@ -1,4 +1,4 @@
-"""The whole product under its supervisor: side by side, killed, ended; who listens where and refuses whom."""
+"""The whole stack under its supervisor: side by side, killed, ended; who listens where and refuses whom."""
 
 import os
 import signal
@@ -20,9 +20,9 @@ LISTENING = "0A"
 
 
 @pytest.fixture(scope="module")
-def other_product(product: Any) -> Iterator[Any]:
-    """A second one beside the first, on a data plane that is somebody else's: the first one's."""
-    conftest = sys.modules[type(product).__module__]
+def other_stack(stack: Any) -> Iterator[Any]:
+    """A second one beside the first."""
+    conftest = sys.modules[type(stack).__module__]
     made = conftest.start_product()
     try:
         made.await_up()
@@ -63,20 +63,21 @@ def listeners(pids: set[int]) -> dict[int, tuple[bool, int]]:
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             address, _, port = fields[1].partition(":")
-            if fields[3] == LISTENING and (pid := inodes.get(f"socket:[{fields[9]}]")):
-                found[int(port, 16)] = (address in LOOPBACK, pid)
+            owner = inodes.get(f"socket:[{fields[9]}]")
+            if fields[3] == LISTENING and owner is not None:
+                found[int(port, 16)] = (address in LOOPBACK, owner)
     return found
 
 
-def test_two_stacks_run_side_by_side(product: Any, other_product: Any) -> None:
-    assert product.url != other_product.url
-    assert [status(f"{each.url}/healthz") for each in (product, other_product)] == [200, 200]
-    first, second = (set(listeners(set(each.processes()))) for each in (product, other_product))
+def test_two_stacks_run_side_by_side(stack: Any, other_stack: Any) -> None:
+    assert stack.url != other_stack.url
+    assert [status(f"{each.url}/healthz") for each in (stack, other_stack)] == [200, 200]
+    first, second = (set(listeners(set(each.processes()))) for each in (stack, other_stack))
     assert first & second == set()
 
 
-def test_only_serves_replicas_listen_beyond_loopback_and_they_want_rays_token(product: Any) -> None:
-    processes = product.processes()
+def test_only_serves_replicas_listen_beyond_loopback_and_they_want_rays_token(stack: Any) -> None:
+    processes = stack.processes()
     open_ports = {port: processes[pid] for port, (closed, pid) in listeners(set(processes)).items() if not closed}
     assert {words.split(":")[2].split(".")[0] for words in open_ports.values()} <= {"ServeReplica"}
     code = """
@@ -90,58 +91,57 @@ for port in sys.argv[1:]:
             print(error.code().name)
 """
     asked = [sys.executable, "-W", "ignore", "-c", code, *map(str, open_ports)]
-    done = subprocess.run(asked, capture_output=True, text=True, env=product.env, check=True)
+    done = subprocess.run(asked, capture_output=True, text=True, env=stack.env, check=True)
     assert done.stdout.split() == ["UNAUTHENTICATED"] * len(open_ports)
 
 
-def test_ray_refuses_a_client_without_its_token(product: Any) -> None:
+def test_ray_refuses_a_client_without_its_token(stack: Any) -> None:
     code = "import sys, ray; ray.init(address=sys.argv[1], logging_level='ERROR')"
-    env = product.env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-    asked = [sys.executable, "-W", "ignore", "-c", code, product.state["RAY_ADDRESS"]]
+    env = stack.env | {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    asked = [sys.executable, "-W", "ignore", "-c", code, stack.state["RAY_ADDRESS"]]
     done = subprocess.run(asked, capture_output=True, text=True, env=env, timeout=120)
     assert done.returncode != 0
 
 
-def test_the_data_plane_refuses_a_caller_without_a_token(product: Any) -> None:
-    assert status(product.state["TILTH_DATAPLANE_URL"] + "/health") == 401
+def test_the_data_plane_refuses_a_caller_without_a_token(stack: Any) -> None:
+    assert status(stack.state["TILTH_DATAPLANE_URL"] + "/health") == 401
 
 
-def test_the_data_plane_knows_no_password_of_the_database(product: Any) -> None:
+def test_the_data_plane_knows_no_password_of_the_database(stack: Any) -> None:
     secrets = {"DATABASE_URL", "DATABASE_URL_OWNER", "DATABASE_URL_SYSTEM", "TILTH_SECRET_KEY", "TILTH_SIGNING_KEY"}
-    pids = product.state["pids"]
+    pids = stack.state["pids"]
     for name in ("ray", "dataplane"):
         environ = Path(f"/proc/{pids[name]}/environ").read_text().split("\0")
         assert {line.partition("=")[0] for line in environ} & secrets == set()
 
 
-def test_secrets_below_var_are_readable_by_us_alone(product: Any) -> None:
-    secrets = [*(product.var / "keys").iterdir(), product.var / "stack.json", product.var / "postgres" / "passwords"]
+def test_secrets_below_var_are_readable_by_us_alone(stack: Any) -> None:
+    secrets = [*(stack.var / "keys").iterdir(), stack.var / "stack.json", stack.var / "postgres" / "passwords"]
     assert {path.name: path.stat().st_mode & 0o077 for path in secrets} == {path.name: 0 for path in secrets}
 
 
-def test_a_second_supervisor_on_the_same_folder_is_refused(product: Any) -> None:
+def test_a_second_supervisor_on_the_same_folder_is_refused(stack: Any) -> None:
     command = [sys.executable, "-m", "tilth.local", "up"]
-    done = subprocess.run(command, env=product.env, capture_output=True, text=True)
+    done = subprocess.run(command, env=stack.env, capture_output=True, text=True)
     assert done.returncode == 1
     assert "already runs" in done.stdout
 
 
-def test_whatever_is_killed_comes_back(product: Any) -> None:
-    before = product.state["pids"]
+def test_whatever_is_killed_comes_back(stack: Any) -> None:
+    before = stack.state["pids"]
     for name in ("worker", "web", "postgres", "ray"):
         os.kill(before[name], signal.SIGKILL)
     wait_for(
         lambda: all(
-            product.state["pids"][name] not in (None, before[name]) for name in (*before, "web") if name != "schema"
+            stack.state["pids"][name] not in (None, before[name]) for name in (*before, "web") if name != "schema"
         )
     )
-    wait_for(lambda: status(f"{product.url}/healthz") == 200)
-    wait_for(lambda: status(product.state["TILTH_DATAPLANE_URL"] + "/health") == 401)
-    assert '"email"' in product.manage("seed_demo")
+    wait_for(lambda: status(f"{stack.url}/healthz") == 200)
+    wait_for(lambda: status(stack.state["TILTH_DATAPLANE_URL"] + "/health") == 401)
+    assert stack.account()["key"].startswith("tilth_")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_nothing_is_left_when_it_ends(other_product: Any, number: int) -> None:
-    assert len(other_product.processes()) > 8
-    assert other_product.end(number) == 0
-    assert other_product.processes() == {}
+def test_nothing_is_left_when_it_ends(other_stack: Any) -> None:
+    assert len(other_stack.processes()) > 8
+    assert other_stack.end(signal.SIGTERM) == 0
+    assert other_stack.processes() == {}

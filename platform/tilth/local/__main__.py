@@ -1,4 +1,4 @@
-"""``python -m tilth.local up|demo|clean``: the whole product on one machine."""
+"""``python -m tilth.local up|demo|manage|clean``: the whole product on one machine."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from tilth.local.children import NotReady
 from tilth.local.places import BadPlace, forget_aside
 from tilth.local.postgres import PostgresFailed
 from tilth.local.screen import Screen
-from tilth.local.stack import ROOT, AlreadyRunning, Stack
+from tilth.local.stack import ROOT, AlreadyRunning, Stack, manage, running
 from tilth.local.supervisor import Supervisor
 from tilth.local.surroundings import BadSurroundings
 
@@ -23,24 +23,30 @@ FAULTS = (NotReady, PostgresFailed, BadPlace, BadSurroundings, AlreadyRunning)
 
 def main() -> int:
     """Runs the product, or the demo on it; the exit status is 0 when all went well."""
-    asked = parser().parse_args()
+    asked = command_line().parse_args()
     var = Path(os.environ.get("TILTH_VAR", ROOT / "var")).absolute()
     console = Console(highlight=False)
     try:
-        if asked.command == "clean":
-            return clean(var)
+        match asked.command:
+            case "clean":
+                return clean(var)
+            case "manage":
+                print(manage(running(var, os.environ), *asked.arguments), end="")
+                return 0
         return run(Stack(var), asked, console)
     except FAULTS as fault:
         console.print(f"[red]✗[/red] {fault}", markup=True)
         return 1
 
 
-def parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="tilth")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="runs the product until Ctrl-C")
     commands.add_parser("clean", help="removes all that the product has kept")
+    manage = commands.add_parser("manage", help="a management command on the product that runs")
+    manage.add_argument("arguments", nargs=argparse.REMAINDER)
     demo = commands.add_parser("demo", help="one datum's whole way, then stays up")
     demo.add_argument("--once", action="store_true", help="end when the demo has ended")
     demo.add_argument("--data", type=Path, help="your own CSV or JSONL file")

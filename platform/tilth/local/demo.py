@@ -4,21 +4,26 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tilth.local import shown
 from tilth.local.stack import ROOT, Stack
 
+if TYPE_CHECKING:
+    from openai import OpenAI
+
 SAMPLE = ROOT / "verticals" / "support_chat" / "sample.jsonl"
-VERTICAL, BASE = "support_chat", "minilm-l6"
+VERTICAL, BASE, ALIAS = "support_chat", "minilm-l6", "support-desk"
 POLL_S = 0.2
+PATIENCE_S = 120.0
+"""For a validation report."""
 SETTLED_S = 10.0
 """Usage is folded every second; so long the demo waits for its own to show."""
 QUESTIONS = (
-    "my parcel was due on monday and there's still no sign of it",
+    "my parcel was due on monday and there is still no sign of it",
     "the mug I unpacked this morning has a crack in it",
     "pls stop my box while I'm abroad in august",
     "how do I get a copy of the bill for my accountant?",
@@ -34,169 +39,141 @@ class DemoFailed(RuntimeError):
 class Demo:
     """A customer with a key, and a console that shows what happens."""
 
-    stack: Stack
+    client: "OpenAI"
     console: Console
-    account: dict[str, str]
-
-    def __post_init__(self) -> None:
-        from openai import OpenAI
-
-        self.client = OpenAI(base_url=f"{self.stack.web_url}/v1", api_key=self.account["key"])
+    url: str
 
     def ask(self, path: str, **query: Any) -> Any:
         """A GET of the management API."""
-        return self.client.with_options(base_url=self.stack.web_url).get(
-            path, cast_to=object, options={"params": query}
-        )
+        return self.client.with_options(base_url=self.url).get(path, cast_to=object, options={"params": query})
+
+    def tell(self, path: str, body: dict[str, Any]) -> Any:
+        """A POST of the management API."""
+        return self.client.with_options(base_url=self.url).post(path, cast_to=object, body=body)
 
     def upload(self, path: Path) -> str:
         """Uploads a file and waits until it is checked."""
-        self.console.rule("Upload")
         with path.open("rb") as file:
             made = self.client.files.create(file=file, purpose="fine-tune")
         checked = self.client.files.wait_for_processing(made.id, poll_interval=POLL_S)
         self.console.print(f"{path.name}: {made.bytes:,} bytes, {checked.status} as {made.id}")
+        if checked.status == "error":
+            raise DemoFailed(f"{path} cannot be read: {checked.status_details}")
         return made.id
 
     def report(self, file: str) -> dict[str, Any]:
         """The validation report of a file for the vertical."""
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+        end = time.monotonic() + PATIENCE_S
+        check: dict[str, Any] = {"state": "pending"}
+        while check["state"] == "pending":
+            if time.monotonic() > end:
+                raise DemoFailed(f"the check of {file} took over {PATIENCE_S:.0f} s; see var/logs/worker.log")
             check = self.ask(f"/api/files/{file}/report", vertical=VERTICAL, accept_bad_rows="true")["check"]
-            if check["state"] != "pending":
-                break
             time.sleep(POLL_S)
         if check["state"] != "passed":
             raise DemoFailed(f"the rows cannot be learned from: {check['error']}")
-        self._show_report(check["report"])
         report: dict[str, Any] = check["report"]
+        shown.report(self.console, report)
         return report
 
     def train(self, training: str, test: str | None) -> str:
         """A job on the ladder; returns the fine-tuned model's name."""
-        self.console.rule("Training")
         options = {"accept_bad_rows": True, **({"test_file": test} if test else {})}
         extra = {"vertical": VERTICAL, "options": options}
         job = self.client.fine_tuning.jobs.create(model=BASE, training_file=training, extra_body=extra)
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=self.console
-        ) as bar:
+        columns = (TextColumn("  {task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console) as bar:
             job = self._watch(job.id, bar)
         if job.status != "succeeded" or not job.fine_tuned_model:
             raise DemoFailed(f"the job has {job.status}: {job.error}")
-        return str(job.fine_tuned_model)
+        model: str = job.fine_tuned_model
+        return model
 
     def _watch(self, job_id: str, bar: Progress) -> Any:
-        """Follows a job's events until it has ended."""
+        """Follows a job's events until it has ended; each training step moves the bar, all else is a line."""
         seen: set[str] = set()
-        line = bar.add_task("waiting", total=1.0)
+        line = bar.add_task("waiting for a trainer", total=1.0)
         while True:
             job = self.client.fine_tuning.jobs.retrieve(job_id)
             for event in reversed(self.client.fine_tuning.jobs.list_events(job_id, limit=100).data):
-                if event.id not in seen and (event.type != "metrics" or "valid_loss" in str(event.data)):
-                    bar.console.print(f"  [dim]{event.message}[/dim]")
+                data: dict[str, Any] = event.data if isinstance(event.data, dict) else {}
+                if event.id not in seen and "train_loss" in data:
+                    step = f"{data['rung']} {data['step']}/{data['total_steps']}"
+                    bar.update(line, description=f"{step}, training loss {data['train_loss']:.3f}")
+                elif event.id not in seen:
+                    bar.console.print(f"  [dim]{event.message}[/dim]", highlight=False)
                 seen.add(event.id)
-                if isinstance(event.data, dict) and "train_loss" in event.data:
-                    bar.update(line, description=f"{event.data['rung']}, loss {event.data['train_loss']:.3f}")
             bar.update(line, completed=job.model_dump().get("progress") or 0.0)
             if job.status in ("succeeded", "failed", "cancelled"):
                 bar.update(line, completed=1.0, description=job.status)
                 return job
             time.sleep(POLL_S)
 
-    def judge(self, model: str) -> None:
-        """Test accuracy with its interval beside the baselines, and what is out of scope."""
-        found = self.client.models.retrieve(model).model_dump()
-        report, metrics = found["report"], found["metrics"]
-        table = Table(title="On the test split, touched once", title_justify="left")
-        for column in ("model", "accuracy", "95 % interval"):
-            table.add_column(column)
-        low, high = report["interval"]
-        table.add_row(f"{model} ({report['rung']})", f"{metrics['accuracy']:.2%}", f"{low:.2%} … {high:.2%}")
-        for name, title in (("tfidf_svm", "TF-IDF + linear SVM"), ("majority", "majority class")):
-            table.add_row(title, f"{report['baselines'][name]:.2%}", "")
-        self.console.print(table)
-        self.console.print(f"Why this rung: {report['why']}")
-        if scope := report.get("scope"):
-            caught = f"{scope['recall_at_5_false_alarms']:.0%} of {int(scope['rows'])} found at 5 % false alarms"
-            self.console.print(f"Out of scope: AUROC {scope['auroc']:.3f}, {caught}")
+    def deploy(self, model: str) -> None:
+        """A finished model answers under its own name; here it also gets one that stays when it is replaced."""
+        made = self.tell("/api/deployments", {"name": ALIAS, "model": model})
+        self.console.print(f"{made['name']} → {made['model']}", highlight=False)
 
     def predict(self, model: str, texts: list[str]) -> None:
         """Asks the deployed model."""
-        self.console.rule("Predictions")
         for text in texts:
-            body = {"model": model, "inputs": [{"text": text}]}
-            reply: Any = self.client.post("/predictions", cast_to=object, body=body)
-            first = reply["data"][0]
-            said = "out of scope" if first["out_of_scope"] else first["output"]
-            self.console.print(f"  {said:<22} {first['score']:.2f}  [dim]{text[:80]}[/dim]", highlight=False)
-        self.console.print(f"[dim]answered by {reply['digest']}[/dim]", highlight=False)
+            reply: Any = self.client.post("/predictions", cast_to=object, body=_question(model, text))
+            shown.prediction(self.console, reply["data"][0], text)
+        self.console.print(f"  [dim]answered by the adapter {reply['digest']}[/dim]", highlight=False)
 
-    def bill(self, predictions: int) -> None:
-        """Usage lines and the invoice preview to the cent."""
-        self.console.rule("Usage and invoice preview")
+    def usage(self, predictions: int) -> list[dict[str, Any]]:
+        """The usage lines, once all predictions are among them."""
         end = time.monotonic() + SETTLED_S
         while True:
-            lines = self.ask("/api/usage")["data"]
+            lines: list[dict[str, Any]] = self.ask("/api/usage")["data"]
             counted = sum(line["events"] for line in lines if line["unit"].startswith("prediction"))
             if counted >= predictions or time.monotonic() > end:
-                break
+                return lines
             time.sleep(POLL_S)
-        table = Table("used", "by", "quantity", "events")
-        for line in lines:
-            table.add_row(line["title"], line["subject"], f"{line['quantity']:,}", str(line["events"]))
-        self.console.print(table)
-        invoice = self.ask("/api/invoice")
-        for line in invoice["lines"]:
-            price = f"{line['micro_usd']:,} µ$ for each {line['per_quantity']:,}"
-            self.console.print(f"  {line['title']}: {line['quantity']:,} at {price} = {line['amount']}")
-        self.console.print(f"  [bold]{invoice['month']}: {invoice['total']}[/bold]")
-
-    def onward(self, model: str) -> None:
-        """What a newcomer does next."""
-        key, url = self.account["key"], self.stack.web_url
-        body = json.dumps({"model": model, "inputs": [{"text": QUESTIONS[0]}]})
-        self.console.rule("Go on")
-        print(f"Open {url}\n  sign in as {self.account['email']} with the password {self.account['password']}")
-        print(
-            f"curl {url}/v1/predictions -H 'Authorization: Bearer {key}' \\\n"
-            f"  -H 'Content-Type: application/json' -d '{body}'"
-        )
-        print(
-            f"python -c \"from openai import OpenAI; c = OpenAI(base_url='{url}/v1', api_key='{key}');"
-            ' print(c.models.list())"'
-        )
-
-    def _show_report(self, report: dict[str, Any]) -> None:
-        """Which column is what and why, how the rows are split, and what is wrong with which."""
-        for chosen in report["columns"]:
-            self.console.print(f"  {chosen['role']} ← {chosen['column']}: {chosen['reason']}", highlight=False)
-        rows, splits = report["rows"], report["splits"]
-        told = ", ".join(f"{count:,} {split}" for split, count in splits.items())
-        self.console.print(f"  {rows['kept']:,} of {rows['read']:,} rows kept ({told}), {len(report['labels'])} labels")
-        problems = report["problems"]
-        self.console.print(f"  {problems['total']} problems", highlight=False)
-        for problem in problems["first"][:5]:
-            self.console.print(f"    line {problem['line']}: {problem['message']}; {problem['cure']}", highlight=False)
 
 
 def demo(stack: Stack, console: Console, *, data: Path | None = None, test: Path | None = None) -> None:
     """The whole way; raises DemoFailed when something is not as it must be."""
+    try:
+        from openai import OpenAI, OpenAIError
+    except ImportError:
+        raise DemoFailed("the package openai is not installed; install the extra: pip install -e '.[demo]'") from None
     begun = time.monotonic()
-    shown = Demo(stack, console, json.loads(stack.manage("seed_demo").splitlines()[-1]))
-    training = shown.upload(data or SAMPLE)
-    held_out = shown.upload(test) if test else None
-    report = shown.report(training)
-    model = shown.train(training, held_out)
-    shown.judge(model)
-    texts = list(QUESTIONS) if data is None else _preview_texts(report)
-    shown.predict(model, texts)
-    shown.bill(len(texts))
+    account: dict[str, str] = json.loads(stack.manage("seed_demo").splitlines()[-1])
+    client = OpenAI(base_url=f"{stack.web_url}/v1", api_key=account["key"])
+    try:
+        text = walk(Demo(client, console, stack.web_url), data, test)
+    except (OpenAIError, OSError) as error:
+        raise DemoFailed(f"{type(error).__name__}: {error}; see {stack.var / 'logs'}") from error
     console.print(f"[dim]the whole way took {time.monotonic() - begun:.0f} s[/dim]")
-    shown.onward(model)
+    shown.onward(stack.web_url, account, _question(ALIAS, text))
 
 
-def _preview_texts(report: dict[str, Any]) -> list[str]:
+def walk(customer: Demo, data: Path | None, test: Path | None) -> str:
+    """From rows to invoice; returns a text that was answered."""
+    console = customer.console
+    console.rule("Upload and validation")
+    training = customer.upload(data or SAMPLE)
+    held_out = customer.upload(test) if test else None
+    report = customer.report(training)
+    console.rule("Training")
+    model = customer.train(training, held_out)
+    shown.figures(console, model, customer.client.models.retrieve(model).model_dump())
+    console.rule("Deployment and predictions")
+    customer.deploy(model)
+    texts = list(QUESTIONS) if data is None else _previewed(report)
+    customer.predict(ALIAS, texts)
+    console.rule("Usage and invoice preview")
+    shown.usage(console, customer.usage(len(texts)))
+    shown.invoice(console, customer.ask("/api/invoice"))
+    return texts[0]
+
+
+def _question(model: str, text: str) -> dict[str, Any]:
+    return {"model": model, "inputs": [{"text": text}]}
+
+
+def _previewed(report: dict[str, Any]) -> list[str]:
     """Five texts of a customer's own file, of the test split where the report shows some."""
     rows = sorted(report["preview"], key=lambda row: row["split"] != "test")
     return [str(row["text"]) for row in rows[:5]]

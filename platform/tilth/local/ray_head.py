@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tilth.local.ports import HOST, free_ports
 
-LOGICAL_CPUS = 8
-"""Ray's CPUs are tickets, not cores: each actor takes a tenth."""
+LOGICAL_CPUS = 6
+"""Ray's CPUs are tickets, not cores: each actor takes a tenth. So many idle workers are started beforehand."""
 OBJECT_STORE_BYTES = 200 << 20
 PORTS = (
     "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from tilth.local.children import Child, Database, Errand, Part
+from tilth.local.children import Child, Database, Errand, NotReady, Part
 from tilth.local.keys import make_keys, write_secret
 from tilth.local.orphans import end_marked
 from tilth.local.places import cluster_folder, programs_folder, ray_folder, socket_folder
@@ -73,11 +73,7 @@ class Stack:
 
     def manage(self, *arguments: str) -> str:
         """Runs a management command with the stack's environment; returns what it printed."""
-        command = [sys.executable, "-W", "ignore", "-m", "django", *arguments]
-        done = subprocess.run(command, env=control_plane(self.env), capture_output=True, text=True, cwd=ROOT)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
-        return done.stdout
+        return manage(self.env, *arguments)
 
     def _add_data_plane(self) -> None:
         bound: tuple[str, ...] = ()
@@ -129,6 +125,24 @@ class Stack:
         made = kind(name, command, control_plane(self.env), log, ROOT, answers, needs)
         self.parts.append(made)
         return made
+
+
+def manage(env: Mapping[str, str], *arguments: str) -> str:
+    """Runs a management command; returns what it printed, raises NotReady with what it said if it failed."""
+    command = [sys.executable, "-W", "ignore", "-m", "django", *arguments]
+    done = subprocess.run(command, env=control_plane(env), capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise NotReady(f"{' '.join(arguments)} failed: {done.stderr[-3000:]}")
+    return done.stdout
+
+
+def running(var: Path, outer: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the stack that runs on a folder, for management commands from outside."""
+    state = _read_state(var)
+    if not state:
+        raise NotReady(f"nothing runs on {var}; start it with `make up`")
+    env = environment(outer, var, make_keys(var / "keys"), state["web_url"])
+    return {**env, **{name: state[name] for name in (*DATABASES, "TILTH_DATAPLANE_URL", "TILTH_ARTIFACTS")}}
 
 
 def _locked(var: Path) -> IO[str]:
