@@ -11,7 +11,6 @@ from typing import Protocol
 from tilth.local.orphans import die_with_parent
 from tilth.local.postgres import Postgres
 
-STOP_S = 15.0
 READY_S = 120.0
 
 
@@ -58,6 +57,8 @@ class Child:
     """Whether it does its work."""
     needs: tuple[str, ...] = ()
     falls_with: tuple[str, ...] = ()
+    grace_s: float = 15.0
+    """Between SIGTERM and SIGKILL."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _since: float = field(default=0.0, repr=False)
     _log_start: int = field(default=0, repr=False)
@@ -87,7 +88,7 @@ class Child:
             return
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(STOP_S)
+            self.process.wait(self.grace_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

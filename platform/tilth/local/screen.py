@@ -34,7 +34,7 @@ class Screen:
                 self._forget(name)
                 self._console.print(f"  [red]✗[/red] {name} has died; it is started again [dim]{more}[/dim]")
             case "stopped":
-                self._console.print(f"  [dim]■ {name}[/dim]")
+                self._console.print(f"  [dim]■ {name:<10} {more}[/dim]")
         self._spinner.update("starting " + ", ".join(self._starting))
 
     def _forget(self, name: str) -> None:

@@ -79,8 +79,9 @@ class Supervisor:
         self._stopping.set()
         for part in reversed(self._parts.values()):
             if part.pid() is not None:
+                begun = time.monotonic()
                 part.stop()
-                self._told(part.name, "stopped", "")
+                self._told(part.name, "stopped", f"{time.monotonic() - begun:.1f} s")
         end_adopted([])
 
     def _advance(self, name: str) -> None:

@@ -14,13 +14,16 @@ from tilth.serving.models import Deployment
 @in_tenant
 def deployment_create(*, tenant: UUID, name: str, model: UUID) -> Deployment:
     """A model answers under a name, at once; asking for what is there already changes nothing."""
-    if not Model.objects.filter(id=model, deleted_at=None).exists():
+    found = Model.objects.filter(id=model, deleted_at=None).first()
+    if found is None:
         raise NotFound.of("model", public("ftm", model))
     standing: Deployment | None = Deployment.locked(name=name, deleted_at=None)
     if standing is not None and standing.model_id != model:
         raise Invalid(f"The name {name!r} is taken by another model; delete that deployment first.", param="name")
     wake_worker()
-    return standing or Deployment.objects.create(name=name, model_id=model)
+    made: Deployment = standing or Deployment.objects.create(name=name, model=found)
+    made.model = found  # whoever shows it has no scope to read the model in
+    return made
 
 
 @in_tenant
