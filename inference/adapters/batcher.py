@@ -102,7 +102,7 @@ class Batcher:
                 self._alarm(f"the weights of {changed} changed in memory; the slot was emptied")
 
     def _next(self) -> list[Waiting]:
-        """Up to MAX_ROWS rows that are in time, one from each flow in turn."""
+        """Up to MAX_ROWS rows that are in time, one from each flow in turn; sorted by slot, as the model likes them."""
         batch: list[Waiting] = []
         while self._flows and len(batch) < MAX_ROWS:
             flow, queue = self._flows.popitem(last=False)
@@ -116,7 +116,7 @@ class Batcher:
                 each.answer.set_exception(Overloaded("the request waited past its deadline"))
                 continue
             batch.append(each)
-        return batch
+        return sorted(batch, key=lambda each: each.slot.number)
 
     async def _answer(self, batch: list[Waiting]) -> None:
         try:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor, nn
 
@@ -37,22 +38,26 @@ class SlotContent:
 
 
 class SlotTable:
-    """``rows`` [slots, width]: per slot A and B of each layer, then the stamp; preallocated, filled in place."""
+    """``rows`` [slots, width]: per slot A and B of each layer, then the stamp; preallocated, filled in place.
 
-    def __init__(self, model: nn.Module, names: Sequence[str], *, slots: int, rank: int) -> None:
+    The A of layers that read the same input lie side by side: one product multiplies by all of them.
+    """
+
+    def __init__(self, model: nn.Module, together: Sequence[Sequence[str]], *, slots: int, rank: int) -> None:
         self.rank = rank
         self.slots = slots
         self.layers: dict[str, Layer] = {}
         width = 0
-        for name in names:
-            linear = model.get_submodule(name)
-            if not isinstance(linear, nn.Linear):
-                raise TypeError(f"{name} is a {type(linear).__name__}; only linear layers are stacked")
-            b_at = width + rank * linear.in_features
-            self.layers[name] = Layer(name, linear.in_features, linear.out_features, width, b_at)
-            width = b_at + rank * linear.out_features
+        for group in together:
+            linears = {name: _linear(model, name) for name in group}
+            b_at = width + rank * sum(linear.in_features for linear in linears.values())
+            for name, linear in linears.items():
+                self.layers[name] = Layer(name, linear.in_features, linear.out_features, width, b_at)
+                width += rank * linear.in_features
+                b_at += rank * linear.out_features
+            width = b_at
         self._weights = width
-        self.rows = torch.zeros(slots, width + STAMP_BYTES // 4)
+        self.rows = torch.from_numpy(numpy.zeros((slots, width + STAMP_BYTES // 4), numpy.float32))
         self.generations = [0] * slots
         self.contents: dict[str, SlotContent] = {}
         """By digest: the head belongs to the weights that a row's stamp names."""
@@ -89,7 +94,7 @@ class SlotTable:
         return int(self.rows[slot].view(torch.int32).sum(dtype=torch.int64).item())
 
     def _a(self, row: Tensor, layer: Layer) -> Tensor:
-        return row[layer.a_at : layer.b_at].view(self.rank, layer.inputs)
+        return row[layer.a_at : layer.a_at + self.rank * layer.inputs].view(self.rank, layer.inputs)
 
     def _b(self, row: Tensor, layer: Layer) -> Tensor:
         return row[layer.b_at : layer.b_at + self.rank * layer.outputs].view(layer.outputs, self.rank)
@@ -102,6 +107,13 @@ class SlotTable:
             shapes = (weights.a.shape[1], weights.b.shape[0])
             if layer is None or (layer.inputs, layer.outputs) != shapes:
                 raise FolderRefused(f"the adapter changes {name} {shapes}, which this base model does not have")
+
+
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    linear = model.get_submodule(name)
+    if not isinstance(linear, nn.Linear):
+        raise TypeError(f"{name} is a {type(linear).__name__}; only linear layers are stacked")
+    return linear
 
 
 def _stamp(digest: str) -> Tensor:

@@ -194,6 +194,7 @@ def test_a_key_with_a_wrong_checksum_costs_no_query(ready: Any, database: Any) -
         assert [lonely.ask(key).status for key in (wrong, "sk-other", "", new_key().secret)] == [401, 401, 401, 503]
 
 
+@pytest.mark.slow
 def test_a_revoked_key_is_refused_within_five_seconds_under_load(stack: Stack, ready: Any) -> None:
     key, text = tenants.key_create(tenant=ready.id, by=ready.principal, name="short lived")
     assert stack.ask(text.secret).status == 200
@@ -389,6 +390,7 @@ def test_every_answer_has_a_request_id(stack: Stack, ready: Any) -> None:
     assert (len(set(ids)), all(one.startswith("req_") for one in ids)) == (3, True)
 
 
+@pytest.mark.slow
 def test_health_is_503_while_the_database_is_away(database: Any) -> None:
     with running(Served("postgresql://tilth_app:x@127.0.0.1:1/nowhere", "http://127.0.0.1:1")) as url:
         answer = send(url, "GET", "/healthz", "", b"")

@@ -17,7 +17,7 @@ from peft.utils import get_peft_model_state_dict
 from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.messages import Grant, TrainerEvent
 from tilth.contract.vertical import BaseModelOffer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from inference.adapters.folder import AdapterFolder, pack_folder, read_folder
 from inference.engine.base_models import Base, load_base
@@ -56,7 +56,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (models / "vocab.txt").write_text("\n".join(vocabulary))
-    tokenizer = BertTokenizerFast(str(models / "vocab.txt"))
+    tokenizer = BertTokenizer(str(models / "vocab.txt"))
     config = BertConfig(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -131,7 +131,7 @@ def make_adapter(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeAdapter:
         base = load_base(tiny_offer, tiny_folder)
         names = targets or linear_names(base.model)
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, bias="none")
-        model = get_peft_model(base.model, config)  # type: ignore[arg-type]
+        model = get_peft_model(base.model, config)
         for name, part in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(part, std=0.2)

@@ -1,6 +1,7 @@
 """Stacked adapters answer as peft does one by one; a batch mixes customers freely; identity travels with weights."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,10 +26,16 @@ def stacked(base: Base, slots: int = 8) -> tuple[StackedModel, Pool]:
     return model, Pool(model.table)
 
 
+def _same(folder: Any) -> Any:
+    return folder
+
+
 def one_by_one(peft_model: Any, head: torch.nn.Linear, ids: list[int]) -> torch.Tensor:
     input_ids, mask = padded([ids])
     with torch.no_grad():
-        return head(mean_pooled(peft_model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask))[0]
+        hidden = peft_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        logits: torch.Tensor = head(mean_pooled(hidden, mask))
+        return logits[0]
 
 
 @given(
@@ -48,7 +55,7 @@ def test_a_mixed_batch_equals_peft_one_by_one(
         make_adapter(seed, rank=rank, classes=classes, targets=[n for n in full if n.endswith(tuple(parts))])
         for seed, (rank, classes, parts) in enumerate(shapes)
     ]
-    slots = [pool.pin(folder.digest, lambda folder=folder: folder).number for folder, _, _ in made]
+    slots = [pool.pin(folder.digest, partial(_same, folder)).number for folder, _, _ in made]
     chosen = [which % len(made) for which, _ in rows]
     vectors = model.vectors(*padded([ids for _, ids in rows]), [slots[which] for which in chosen])
     for vector, which, (_, ids) in zip(vectors, chosen, rows, strict=True):
@@ -72,8 +79,8 @@ def test_32_requests_for_32_adapters_make_at_most_two_forwards(tiny: Base, make_
     async def ask() -> list[Any]:
         batcher = Batcher(model, pool)
         for folder in folders:
-            await batcher.load(folder.digest, lambda folder=folder: folder, 5)
-        asked = [batcher.rows(f"flow {n}", f.digest, lambda f=f: f, [[5, 6, 7]], 5) for n, f in enumerate(folders)]
+            await batcher.load(folder.digest, partial(_same, folder), 5)
+        asked = [batcher.rows(f"flow {n}", f.digest, partial(_same, f), [[5, 6, 7]], 5) for n, f in enumerate(folders)]
         return await asyncio.gather(*asked)
 
     answers = asyncio.run(ask())
@@ -84,7 +91,7 @@ def test_32_requests_for_32_adapters_make_at_most_two_forwards(tiny: Base, make_
 def test_swapped_slots_answer_with_the_digest_of_the_weights_that_computed(tiny: Base, make_adapter: Any) -> None:
     model, pool = stacked(tiny)
     (one, *_), (two, *_) = make_adapter(1), make_adapter(2)
-    first, second = (pool.pin(folder.digest, lambda folder=folder: folder) for folder in (one, two))
+    first, second = (pool.pin(folder.digest, partial(_same, folder)) for folder in (one, two))
     rows = model.table.rows
     rows[[first.number, second.number]] = rows[[second.number, first.number]]
     vector = model.vectors(*padded([[5, 6]]), [first.number])
@@ -98,7 +105,8 @@ def test_swapped_slots_answer_with_the_digest_of_the_weights_that_computed(tiny:
 def load_base_like(base: Base) -> Base:
     from transformers import BertModel
 
-    model = BertModel.from_pretrained(base.tokenizer.name_or_path).eval()
+    model = BertModel.from_pretrained(base.tokenizer.name_or_path)
+    model.train(False)
     return Base(base.id, base.revision, model, base.tokenizer)
 
 

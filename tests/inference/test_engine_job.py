@@ -76,7 +76,7 @@ class Attempts:
         return [event.kind for event in self.place.events(str(attempt))]
 
     def last(self, kind: EventKind, attempt: int = 1) -> dict[str, Any]:
-        return [event for event in self.place.events(str(attempt)) if event.kind is kind][-1].data
+        return dict([event for event in self.place.events(str(attempt)) if event.kind is kind][-1].data)
 
     def folder(self, attempt: int = 1) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.place.root / f"{attempt}/model").iterdir()}

@@ -128,6 +128,7 @@ add("web", {SLEEPER!r})
     assert after["dataplane"] != before["dataplane"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_with_status_0(supervise: Callable[[str], Supervised], number: int) -> None:
     one = supervise(f'add("one", {SLEEPER!r}); add("two", {WITH_DAEMON!r})')
@@ -138,6 +139,7 @@ def test_a_signal_ends_everything_with_status_0(supervise: Callable[[str], Super
     assert one.left() == []
 
 
+@pytest.mark.slow
 def test_daemons_of_a_crashed_child_are_ended_before_it_starts_again(supervise: Callable[[str], Supervised]) -> None:
     one = supervise(f'add("ray", {WITH_DAEMON!r})')
     eventually(lambda: "all up" in one.said())
@@ -155,6 +157,7 @@ def test_a_killed_supervisor_takes_its_children_with_it(supervise: Callable[[str
     eventually(lambda: one.left() == [])
 
 
+@pytest.mark.slow
 def test_what_a_killed_supervisor_left_is_ended_by_the_next(supervise: Callable[[str], Supervised]) -> None:
     from tilth.local.orphans import end_marked
 
@@ -167,6 +170,7 @@ def test_what_a_killed_supervisor_left_is_ended_by_the_next(supervise: Callable[
     assert one.left() == []
 
 
+@pytest.mark.slow
 def test_a_child_that_keeps_dying_is_started_less_and_less_often(supervise: Callable[[str], Supervised]) -> None:
     one = supervise('add("bad", "import time; print(\'up\'); time.sleep(0.3)")')
     eventually(lambda: one.said().count("bad launched") == 3)

@@ -23,7 +23,7 @@ PATIENCE_S = 120.0
 SETTLED_S = 10.0
 """Usage is folded every second; so long the demo waits for its own to show."""
 QUESTIONS = (
-    "my parcel was due on monday and there is still no sign of it",
+    "my parcel was due on monday and there's still no sign of it",
     "the mug I unpacked this morning has a crack in it",
     "pls stop my box while I'm abroad in august",
     "how do I get a copy of the bill for my accountant?",

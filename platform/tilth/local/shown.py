@@ -5,7 +5,7 @@ import shlex
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 MOST_PROBLEMS = 5
 
@@ -46,7 +46,7 @@ def prediction(console: Console, found: dict[str, Any], text: str) -> None:
 
 def usage(console: Console, lines: list[dict[str, Any]]) -> None:
     """What was used by what."""
-    table = Table("used", "by", "quantity", "events")
+    table = Table("used", Column("by", overflow="fold"), "quantity", "events")
     for line in lines:
         table.add_row(line["title"], line["subject"], f"{line['quantity']:,}", str(line["events"]))
     console.print(table)
@@ -67,4 +67,4 @@ def onward(url: str, account: dict[str, str], question: dict[str, Any]) -> None:
     code = f"from openai import OpenAI; c = OpenAI(base_url={url + '/v1'!r}, api_key={key!r}); print(c.models.list())"
     print(f"\nOpen {url} and sign in as {account['email']} with the password {account['password']}")
     print(f"curl {url}/v1/predictions {headers} -d {shlex.quote(json.dumps(question))}")
-    print(f".venv/bin/python -c {shlex.quote(code)}\n")
+    print(f'.venv/bin/python -c "{code}"\n')

@@ -102,6 +102,7 @@ def eventually(true: Callable[[], bool]) -> None:
     raise AssertionError("it did not come true")
 
 
+@pytest.mark.slow
 def test_the_unmodified_sdk_uploads_waits_reads_lists_and_deletes(sdk: openai.OpenAI, tenant: Any) -> None:
     from tilth.core.ids import parse
     from tilth.datasets.services import file_check

@@ -14,6 +14,7 @@ from tilth.training.selectors import job_get
 from tilth.training.states import State
 
 
+@pytest.mark.slow
 def test_after_a_queued_a_hundred_and_b_one_bs_is_next(rig: Any, tenant: Any, other_tenant: Any) -> None:
     file = rig.make_file(tenant)
     hundred = [rig.queued(tenant, training_file=file) for _ in range(100)]

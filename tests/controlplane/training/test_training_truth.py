@@ -1,6 +1,5 @@
 """Postgres is the only truth: stale writes, silence, late and wrong reports, a data plane that is away."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -19,12 +18,11 @@ from tilth.training.states import State
 
 
 @pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence counts almost at once."""
     import dataclasses
 
     monkeypatch.setattr(settings, "ENV", dataclasses.replace(settings.ENV, lease_s=0.05))
-    return
 
 
 def event(job: Any, attempt: int, seq: int, kind: EventKind = EventKind.MESSAGE, **data: Any) -> TrainerEvent:
