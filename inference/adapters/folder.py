@@ -33,7 +33,7 @@ class LoraWeights:
 
 @dataclass(frozen=True)
 class AdapterFolder:
-    """A fine-tuned model as read: LoRA by module path of the base (empty for a probe), head, features, manifest."""
+    """A fine-tuned model as read: LoRA of the layers that it changes (none in a probe's), head, features, manifest."""
 
     lora: dict[str, LoraWeights]
     scaling: float
@@ -53,19 +53,17 @@ class AdapterFolder:
 def pack_folder(
     *, lora: dict[str, Tensor], config: dict[str, Any], head: dict[str, Tensor], features: dict[str, Any], card: str
 ) -> dict[str, bytes]:
-    """Files of a folder without its manifest; ``lora`` by peft's names, empty for a probe."""
-    files = {HEAD: save(head), FEATURES: json.dumps(features, indent=1, sort_keys=True).encode(), CARD: card.encode()}
-    if lora:
-        files[ADAPTER] = save(lora)
-        files[CONFIG] = json.dumps(config, indent=1, sort_keys=True).encode()
-    return files
+    """Files of a folder without its manifest; ``lora`` by peft's names."""
+    plain = {CONFIG: config, FEATURES: features}
+    files = {name: json.dumps(facts, indent=1, sort_keys=True).encode() for name, facts in plain.items()}
+    return {**files, ADAPTER: save(lora), HEAD: save(head), CARD: card.encode()}
 
 
 def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
     """Checks and reads a folder; raises FolderRefused with what was found and what was expected."""
     if foreign := sorted(set(files) - ALLOWED):
         raise FolderRefused(f"the folder holds {', '.join(foreign)}; only safetensors, JSON and the card are allowed")
-    if missing := sorted({HEAD, FEATURES, MANIFEST} - set(files)):
+    if missing := sorted({ADAPTER, CONFIG, HEAD, FEATURES, MANIFEST} - set(files)):
         raise FolderRefused(f"the folder lacks {', '.join(missing)}; it was not written to the end")
     manifest = _json(files, MANIFEST)
     digest = folder_digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
@@ -78,8 +76,6 @@ def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
 
 
 def _lora(files: Mapping[str, bytes]) -> tuple[dict[str, LoraWeights], float]:
-    if ADAPTER not in files:
-        return {}, 0.0
     config, tensors = _json(files, CONFIG), _tensors(files, ADAPTER)
     ending = ".lora_A.weight"
     paths = [name.removesuffix(ending) for name in tensors if name.endswith(ending)]
@@ -87,7 +83,8 @@ def _lora(files: Mapping[str, bytes]) -> tuple[dict[str, LoraWeights], float]:
         path.removeprefix(PEFT_PREFIX): LoraWeights(tensors[f"{path}{ending}"], tensors[f"{path}.lora_B.weight"])
         for path in paths
     }
-    return layers, float(config["lora_alpha"]) / float(config["r"])
+    changing = {name: weights for name, weights in layers.items() if weights.b.any()}
+    return changing, float(config["lora_alpha"]) / float(config["r"])
 
 
 def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from inference.engine.card import card
 from inference.engine.data import Splits
 from inference.engine.evaluate import accuracy, cross_entropy, expected_calibration_error, interval, macro_f1
 from inference.engine.ladder import Climbed
-from inference.engine.lora import Classifier, evaluate_logits
+from inference.engine.lora import Classifier, evaluate_logits, unchanged
 from inference.engine.outcome import Outcome
 from inference.engine.probe import frozen_features
 from inference.engine.task import Examples, Features, Task
@@ -46,9 +46,10 @@ def finish(
     report = _report(spec, task, features, splits, climbed, test)
     report |= {"metrics": metrics, "interval": _interval(logits, test), "scope": _scope(logits / heat, test, rule)}
     head = {"weight": climbed.outcome.head.weight.contiguous(), "bias": climbed.outcome.head.bias.contiguous()}
+    lora, config = (climbed.outcome.lora, climbed.outcome.config) if climbed.outcome.lora else unchanged(base)
     files = pack_folder(
-        lora={name: tensor.contiguous() for name, tensor in climbed.outcome.lora.items()},
-        config=plain(climbed.outcome.config), head=head, features=dict(settled), card=card(spec, report),
+        lora={name: tensor.contiguous() for name, tensor in lora.items()},
+        config=plain(config), head=head, features=dict(settled), card=card(spec, report),
     )  # fmt: skip
     return Finished(files, metrics, report)
 

@@ -12,9 +12,9 @@ from inference.engine.checkpoints import Progress, optimiser_tensors, restore_op
 from inference.engine.errors import BudgetReached, JobFault, Stopped
 from inference.engine.evaluate import accuracy, cross_entropy, error_upper_bound
 from inference.engine.keeping import Keeper
-from inference.engine.lora import Classifier, Recipe, Run, evaluate_logits
+from inference.engine.lora import Classifier, Recipe, Run, adapter_config, evaluate_logits
 from inference.engine.outcome import Comparison, Outcome, compare
-from inference.engine.probe import Head, fit_probe, frozen_features
+from inference.engine.probe import FEATURE_BATCH, Head, LiveHead, Tick, feature_batches, fit_probe, frozen_features
 from inference.engine.reporting import Reporter
 from inference.engine.task import Examples
 
@@ -82,16 +82,29 @@ class Ladder:
             self._reporter.check(0)
 
         try:
+            train, live = self._features_of_train(tick)
             valid = frozen_features(self._base, self._data.validation, tick)
-            train = frozen_features(self._base, self._data.train, tick)
         except BudgetReached as end:
             raise JobFault("budget_too_small", f"{end} before any model was learned; raise the budget") from end
         known = valid[self._known], self._data.validation.targets[self._known]
-        head, strength = fit_probe(train, self._data.train.targets, *known, self._data.classes)
+        head, strength = fit_probe(train, self._data.train.targets, *known, live)
         outcome = Outcome(Rung.PROBE, head, head.logits(valid))
         self._report_scores("Probe", Rung.PROBE, 0, outcome.valid_logits)
         self._keeper.keep_probe(outcome, strength)
         return outcome
+
+    def _features_of_train(self, tick: Tick) -> tuple[Tensor, Head]:
+        """Features of the training rows, and a head that learned from each batch as it came."""
+        vectors = torch.zeros(len(self._data.train), self._base.hidden_size)
+        live = LiveHead(self._base.hidden_size, self._data.classes)
+        order = epoch_order(self._data.train, FEATURE_BATCH, seed=self._recipe.seed, epoch=0)
+        batches = (batch_of(self._data.train, rows) for rows in order)
+        for number, (batch, found) in enumerate(feature_batches(self._base, batches), 1):
+            vectors[batch.rows] = found
+            loss = live.step(found, batch.targets)
+            self._reporter.step(rung=Rung.PROBE, step=number, total_steps=len(order), loss=loss, force=number == 1)
+            tick(len(batch.rows))
+        return vectors, live.head()
 
     def _report_scores(self, name: str, rung: Rung, step: int, logits: Tensor) -> dict[str, float]:
         known, targets = logits[self._known], self._data.validation.targets[self._known]
@@ -169,10 +182,5 @@ class Ladder:
         if best is None:
             return None
         lora = {name.removeprefix("lora."): t for name, t in best.items() if name.startswith("lora.")}
-        config = {
-            **model.config.to_dict(),  # type: ignore[no-untyped-call]
-            "base_model_name_or_path": self._base.id,
-            "inference_mode": True,
-        }
         head = Head(best["head.weight"], best["head.bias"])
-        return Outcome(Rung.LORA, head, best["valid_logits"], lora, config)
+        return Outcome(Rung.LORA, head, best["valid_logits"], lora, adapter_config(model.config, self._base))

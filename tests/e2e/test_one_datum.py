@@ -177,7 +177,7 @@ def _middle(client: OpenAI, job: str) -> tuple[int, int]:
     while time.monotonic() < end:
         for event in client.fine_tuning.jobs.list_events(job, limit=20).data:
             data = event.data if isinstance(event.data, dict) else {}
-            if "total_steps" in data and data["step"] / data["total_steps"] >= 0.4:
+            if data.get("rung") == "lora" and "total_steps" in data and data["step"] / data["total_steps"] >= 0.4:
                 return int(data["step"]), int(data["total_steps"])
         time.sleep(0.1)
     raise AssertionError("the job did not reach its middle")

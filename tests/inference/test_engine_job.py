@@ -107,13 +107,14 @@ def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("inference.engine.ladder.error_upper_bound", lambda *_: 1.0)
 
 
+@pytest.mark.parametrize("rung", [Rung.PROBE, Rung.LORA])
 def test_peft_loads_the_folder_and_gives_the_same_logits(
-    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, rung: Rung
 ) -> None:
     options_that_always_climb(monkeypatch)
-    assert attempts.run() is EventKind.SUCCEEDED
+    assert attempts.run(highest_rung=rung) is EventKind.SUCCEEDED
     folder = read_folder(attempts.folder())
-    assert folder.manifest["rung"] == Rung.LORA
+    assert (folder.manifest["rung"], bool(folder.lora)) == (rung, rung is Rung.LORA)
     again = BertModel.from_pretrained(attempts.base.tokenizer.name_or_path)
     model = PeftModel.from_pretrained(again, attempts.place.root / "1/model").eval()
     input_ids, mask = padded([[5, 6, 7]])
