@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tilth.local.places import forget_aside, socket_folder
 from tilth.local.postgres import ADMIN, APP, OWNER, ROLES, SYSTEM, Postgres, PostgresFailed, temporary_postgres
 
 pytestmark = pytest.mark.slow
@@ -116,3 +117,14 @@ server.stop()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_socket_beside_a_long_path_serves_the_second_start_too(short_folder: Path) -> None:
+    var = short_folder / ("long" * 20)
+    try:
+        for _ in range(2):
+            server = Postgres(var / "postgres", sockets=socket_folder(var / "postgres", var), fast=True)
+            server.start()
+            server.stop()
+    finally:
+        forget_aside(var)

@@ -52,9 +52,9 @@ def cluster_folder(var: Path, user: pwd.struct_passwd | None) -> Path:
 
 
 def socket_folder(cluster: Path, var: Path) -> Path:
-    """Below the cluster where that path is short enough."""
+    """Below the cluster where that path is short enough, else in a folder of ours that the server's user enters."""
     inside = cluster / "run"
-    return inside if len(str(inside)) <= LONGEST_SOCKETS else aside(var, "run")
+    return inside if len(str(inside)) <= LONGEST_SOCKETS else aside(var, "run") / "sockets"
 
 
 def programs_folder(found: Path, var: Path, user: pwd.struct_passwd | None) -> Path:
