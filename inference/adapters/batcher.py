@@ -137,7 +137,12 @@ class Batcher:
         slots = [each.slot.number for each in batch]
         vectors = self._model.vectors(*padded([each.ids for each in batch]), slots)
         table = self._model.table
-        return [
+        answers = [
             Answered(self._model.logits(vector, slot), table.digest(slot), table.generations[slot])
             for vector, slot in zip(vectors, slots, strict=True)
         ]
+        for each, answer in zip(batch, answers, strict=True):
+            if answer.digest != each.slot.digest and not each.slot.distrusted:
+                self._pool.distrust(each.slot)
+                self._alarm(f"slot {each.slot.number} holds {answer.digest} instead of {each.slot.digest}")
+        return answers

@@ -25,6 +25,8 @@ class Slot:
     generation: int
     checksum: int
     pins: int = 0
+    distrusted: bool = False
+    """Its row held something else: nobody new is sent there, and it is filled anew once nobody uses it."""
 
 
 class Pool:
@@ -67,6 +69,15 @@ class Pool:
         """One user less."""
         with self._lock:
             slot.pins -= 1
+            if slot.distrusted and slot.pins == 0:
+                self._free.append(slot.number)
+
+    def distrust(self, slot: Slot) -> None:
+        """The slot in use holds another's weights: the next who asks for its adapter gets it loaded into another."""
+        with self._lock:
+            if not slot.distrusted:
+                slot.distrusted = True
+                del self._slots[slot.digest]
 
     def scrub(self) -> str | None:
         """Checks one slot's weights against the sum taken when it was filled; empties and names a changed one."""

@@ -119,12 +119,13 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+MakeFiles = Callable[..., tuple[dict[str, bytes], Any, torch.nn.Linear]]
 MakeAdapter = Callable[..., tuple[AdapterFolder, Any, torch.nn.Linear]]
 
 
 @pytest.fixture
-def make_adapter(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeAdapter:
-    """Random adapters: the folder as read back, peft's own model, and the head."""
+def make_files(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeFiles:
+    """Random adapters: the folder's files, peft's own model, and the head."""
 
     def make(seed: int, *, rank: int = 4, classes: int = 3, targets: list[str] | None = None) -> Any:
         torch.manual_seed(seed)
@@ -142,7 +143,18 @@ def make_adapter(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeAdapter:
             head={"weight": head.weight.detach(), "bias": head.bias.detach()},
             features={"labels": [f"label {n}" for n in range(classes)], "max_length": 32}, card="# A card\n",
         )  # fmt: skip
-        return read_folder(sealed(files)), model.eval(), head
+        return sealed(files), model.eval(), head
+
+    return make
+
+
+@pytest.fixture
+def make_adapter(make_files: MakeFiles) -> MakeAdapter:
+    """The same with the folder as read back."""
+
+    def make(seed: int, **wishes: Any) -> Any:
+        files, model, head = make_files(seed, **wishes)
+        return read_folder(files), model, head
 
     return make
 
