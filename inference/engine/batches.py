@@ -1,4 +1,4 @@
-"""Batches of ragged token ids: bucketed by length, padded to multiples of 8, in an order fixed by seed and epoch."""
+"""Batches of ragged token ids: bucketed by length, padded little, in an order fixed by seed and epoch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inference.engine.precision import has_fast_bf16
 from inference.engine.task import Examples
 
-PAD_TO = 8
-"""Every new shape costs a kernel build."""
+PAD_TO = 8 if has_fast_bf16() else 1
+"""bf16 kernels are built for each new shape; fp32 ones are there."""
 POOL_BATCHES = 16
 """Batches' worth of shuffled rows that are sorted by length together: random enough, little padding."""
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx2 as httpx
@@ -106,7 +106,7 @@ class Load:
     """Customers that ask both models without a pause, each text in turn."""
 
     def __init__(self, gateway: Gateway, key: str, models: list[str]) -> None:
-        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="http://tilth")
+        self._client = httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", gateway)), base_url="http://tilth")
         self._headers = {"Authorization": f"Bearer {key}"}
         self._models = models
 

@@ -19,6 +19,8 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
+SHARED = {"GOMP_SPINCOUNT": "5000"}
+"""Trainer and hosts share the cores: a thread that waits for the others soon sleeps instead of spinning."""
 
 
 class BadSurroundings(RuntimeError):
@@ -30,6 +32,7 @@ def environment(outer: Mapping[str, str], var: Path, keys: Keys, web_url: str) -
     _refuse_half_a_database(outer)
     defaults = {
         **QUIET,
+        **SHARED,
         "DJANGO_SETTINGS_MODULE": "tilth.settings.dev",
         "TILTH_VAR": str(var),
         "TILTH_SECRET_KEY": keys.secret.read_text(),

@@ -1,0 +1,130 @@
+"""What every vertical must hold, checked by running it: a plugin's own test is one call of ``check``."""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import duckdb
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tilth.contract.messages import EventKind, Grant, JobSpec, Row, Rung, TrainerEvent, TrainingOptions
+from tilth.contract.vertical import Vertical
+
+from inference.adapters.folder import AdapterFolder, read_folder
+from inference.engine.base_models import load_base
+from inference.engine.job import run_job
+from inference.engine.task import load_task
+from inference.storage import Storage
+
+LEAST_ROWS = 100
+MOST_FACE_LINES = 60
+GRANT_S = 600
+SPLIT_OF = ("validation", "test", *["train"] * 8)
+"""By a row's place in the file: the kit needs splits, not good ones."""
+
+
+class NotConforming(AssertionError):
+    """The vertical breaks a rule; the message names it and says what was found."""
+
+
+def check(face: Vertical, folder: Path, models: Path | None = None) -> None:
+    """Raises NotConforming unless face, sample, task and a whole job on the frozen base hold what is relied on.
+
+    ``folder`` is the plugin's: ``__init__.py``, ``sample.jsonl``, ``README.md``.
+    """
+    _face(face, folder)
+    rows = _sample(face, folder / "sample.jsonl")
+    with TemporaryDirectory() as scratch:
+        job = _Job(face, Path(scratch), models)
+        _model(face, job.run(rows), rows)
+
+
+def _face(face: Vertical, folder: Path) -> None:
+    roles = [field.role for field in face.schema_.fields]
+    _must(len(set(roles)) == len(roles), f"roles must differ, found {', '.join(roles)}")
+    aliases = Counter(alias for field in face.schema_.fields for alias in field.aliases)
+    twice = [alias for alias, count in aliases.items() if count > 1]
+    _must(not twice, f"a column name may mean one role only; {', '.join(twice)} means two")
+    lines = len((folder / "__init__.py").read_text().splitlines())
+    _must(lines <= MOST_FACE_LINES, f"the face has {lines} lines; at most {MOST_FACE_LINES} fit on a screen")
+    for part in ("## Intended use", "## Limits", "## Licences"):
+        found = (folder / "README.md").exists() and part in (folder / "README.md").read_text()
+        _must(found, f"README.md is the model card and needs a part {part!r}")
+
+
+def _sample(face: Vertical, path: Path) -> list[Row]:
+    """The sample's rows under the schema's roles."""
+    raw = [json.loads(line) for line in path.read_text().splitlines()]
+    _must(len(raw) >= LEAST_ROWS, f"sample.jsonl has {len(raw)} rows; at least {LEAST_ROWS} show a vertical")
+    columns = {
+        field.role: next((name for name in (field.role, *field.aliases) if name in raw[0]), None)
+        for field in face.schema_.fields
+    }
+    missing = [field.role for field in face.schema_.fields if field.required and columns[field.role] is None]
+    _must(not missing, f"sample.jsonl has no column for {', '.join(missing)}; its columns are {', '.join(raw[0])}")
+    return [{role: row.get(name) for role, name in columns.items() if name} for row in raw]
+
+
+class _Job:
+    """A whole job of the vertical in a scratch folder, as a trainer would run it."""
+
+    def __init__(self, face: Vertical, root: Path, models: Path | None) -> None:
+        self._face, self._root, self._models = face, root, models
+        self._key = Ed25519PrivateKey.generate()
+
+    def run(self, rows: list[Row]) -> AdapterFolder:
+        spec = JobSpec(
+            job="conformance", attempt=1, flow="conformance", vertical=self._face.name,
+            base_model=self._face.base_models[0].id, rows=self._frozen(rows), max_device_ms=GRANT_S * 1000,
+            output=self._grant("out/", "write"), options=TrainingOptions(highest_rung=Rung.PROBE),
+        )  # fmt: skip
+        storage = Storage(self._key.public_key())
+        offer = self._face.base_models[0]
+        ended = run_job(
+            spec, storage=storage, stop=lambda: None, base=lambda _: load_base(offer, self._models), heartbeat_s=5
+        )  # fmt: skip
+        _must(ended is EventKind.SUCCEEDED, f"a job on the sample has {ended.value}: {self._last_word()}")
+        return read_folder({file.name: file.read_bytes() for file in (self._root / "out" / "model").iterdir()})
+
+    def _last_word(self) -> str:
+        files = sorted((self._root / "out" / "events").glob("*.json"))
+        told = [TrainerEvent.model_validate(each) for file in files for each in json.loads(file.read_text())]
+        return next((event.message for event in reversed(told) if event.message), "no word")
+
+    def _frozen(self, rows: list[Row]) -> Grant:
+        lines = self._root / "rows.jsonl"
+        table = [{"line": at, "split": SPLIT_OF[at % len(SPLIT_OF)], **row} for at, row in enumerate(rows)]
+        lines.write_text("\n".join(json.dumps(row) for row in table))
+        target = self._root / "rows.parquet"
+        with duckdb.connect() as memory:
+            memory.read_json(str(lines), format="newline_delimited").write_parquet(str(target))
+        return self._grant("rows.parquet", "read", hashlib.sha256(target.read_bytes()).hexdigest())
+
+    def _grant(self, name: str, method: Literal["read", "write"], sha256: str | None = None) -> Grant:
+        url, ends = f"file://{self._root}/{name}", int(time.time()) + GRANT_S
+        plain = Grant(url=url, method=method, sha256=sha256, expires_at=ends)
+        return plain.model_copy(update={"signature": self._key.sign(plain.signed_bytes()).hex()})
+
+
+def _model(face: Vertical, folder: AdapterFolder, rows: list[Row]) -> None:
+    """What was learned answers one prediction per row of logits, by the labels of the training rows."""
+    task = load_task(face)
+    classes = task.classes(folder.features)
+    _must(folder.head["weight"].shape[0] == classes, f"the head has not one output for each of {classes} classes")
+    answers: list[Any] = task.answer(torch.eye(classes), folder.features)
+    _must(len(answers) == classes, f"{classes} rows of logits gave {len(answers)} predictions")
+    labels = {label for row in rows if (label := task.label(row)) is not None}
+    strange = {str(answer.output) for answer in answers} - labels
+    _must(not strange, f"the model answers {', '.join(sorted(strange))}, which no row of the sample says")
+    for answer in answers:
+        total = sum((answer.probabilities or {}).values())
+        _must(abs(total - 1) < 1e-6, f"the probabilities of an answer sum to {total}")
+
+
+def _must(holds: bool, rule: str) -> None:
+    if not holds:
+        raise NotConforming(rule)
