@@ -51,7 +51,7 @@ def run(*, full: bool) -> list[dict[str, str]]:
         known, unknown = held_out(train, test)
         outside = learned(stack, upload(stack.client, known), upload(stack.client, unknown), seed=0, highest_rung=rung)
         lines.append(waited("warm", outside["asked"], outside))
-    found = [job["report"]["metrics"]["accuracy"] for job in jobs]
+    found = [job["model"]["metrics"]["accuracy"] for job in jobs]
     lines += [accuracy_line(f"test accuracy, {rung}, seed {seed}", job) for seed, job in zip(seeds, jobs, strict=True)]
     mean = {"what": f"test accuracy, mean of {len(found)}", "found": f"{100 * sum(found) / len(found):.2f} %"}
     lines.append({**mean, "beside": PUBLISHED, "goal": "≥ 93.5, mean of 3"})
@@ -108,7 +108,7 @@ def upload(client: OpenAI, table: Rows) -> str:
 
 
 def learned(stack: Product, training: str, test: str, **options: Any) -> dict[str, Any]:
-    """A job to its end: {report, asked, first_step, seconds}; times on the monotonic clock."""
+    """A job to its end: {model, asked, first_step, seconds}; times on the monotonic clock."""
     jobs = stack.client.fine_tuning.jobs
     extra = {"vertical": "support_chat", "options": {"test_file": test, **options}}
     asked, first = time.monotonic(), 0.0
@@ -122,8 +122,10 @@ def learned(stack: Product, training: str, test: str, **options: Any) -> dict[st
     seconds = time.monotonic() - asked
     if not job.fine_tuned_model:
         raise RuntimeError(f"{job.id} {job.status}: {job.error}")
-    report = stack.client.models.retrieve(job.fine_tuned_model).model_dump()
-    return {"report": report, "asked": asked, "first_step": first, "seconds": seconds}
+    found = stack.client.models.retrieve(job.fine_tuned_model).model_dump()
+    report, accuracy = found["report"], found["metrics"]["accuracy"]
+    print(f"  {options}: {report['rung']} {accuracy:.2%}, {seconds:.0f} s", flush=True)
+    return {"model": found, "asked": asked, "first_step": first, "seconds": seconds}
 
 
 def waited(what: str, since: float, job: dict[str, Any]) -> dict[str, str]:
@@ -134,18 +136,18 @@ def waited(what: str, since: float, job: dict[str, Any]) -> dict[str, str]:
 
 def accuracy_line(what: str, job: dict[str, Any]) -> dict[str, str]:
     """One run."""
-    report = job["report"]
+    report, metrics = job["model"]["report"], job["model"]["metrics"]
     low, high = report["interval"]
     beside = f"TF-IDF here {100 * report['baselines']['tfidf_svm']:.2f}"
-    found = f"{100 * report['metrics']['accuracy']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
-    chosen = f"{report['rung']}, ECE {report['metrics']['ece']:.3f}, {job['seconds']:.0f} s"
+    found = f"{100 * metrics['accuracy']:.2f} % [{100 * low:.2f}, {100 * high:.2f}]"
+    chosen = f"{report['rung']}, ECE {metrics['ece']:.3f}, {job['seconds']:.0f} s"
     return {"what": what, "found": found, "beside": beside, "note": chosen}
 
 
 def scope_lines(job: dict[str, Any]) -> list[dict[str, str]]:
     """How well the ten unseen intents are told from the others."""
-    scope, what = job["report"]["scope"], f"{HELD_OUT} intents held out"
+    scope, what = job["model"]["report"]["scope"], f"{HELD_OUT} intents held out"
     return [
         {"what": f"{what}: AUROC", "found": f"{scope['auroc']:.3f}"},
-        {"what": f"{what}: found at 5 % false alarms", "found": f"{100 * scope['recall_at_5']:.1f} %"},
+        {"what": f"{what}: found at 5 % false alarms", "found": f"{100 * scope['recall_at_5_false_alarms']:.1f} %"},
     ]

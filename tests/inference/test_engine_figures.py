@@ -80,10 +80,11 @@ def test_every_row_is_in_an_epoch_once_and_the_order_is_fixed_by_seed_and_epoch(
     assert sorted(row for batch in by_length(examples, 8) for row in batch.rows.tolist()) == list(range(103))
 
 
-def test_padding_is_masked_and_widths_are_multiples_of_eight() -> None:
-    input_ids, mask = padded([[5, 6, 7], [9] * 11])
-    assert input_ids.shape == mask.shape == (2, 16)
-    assert input_ids[0].tolist() == [5, 6, 7, *[0] * 13]
+@pytest.mark.parametrize(("pad_to", "width"), [(1, 11), (8, 16)])
+def test_padding_is_masked_and_widths_are_multiples_of_what_the_machine_likes(pad_to: int, width: int) -> None:
+    input_ids, mask = padded([[5, 6, 7], [9] * 11], pad_to)
+    assert input_ids.shape == mask.shape == (2, width)
+    assert input_ids[0].tolist() == [5, 6, 7, *[0] * (width - 3)]
     assert mask.sum(1).tolist() == [3, 11]
 
 
