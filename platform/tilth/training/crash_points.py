@@ -24,6 +24,7 @@ CRASH_POINTS = (
     "finish.committed",
     "lost.told",
     "lost.span_closed",
+    "lost.hold_released",
     "lost.saved",
     "lost.committed",
     "pause.span_closed",
