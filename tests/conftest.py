@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres
 
+from tests.product import Product, running_product
+
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="tilth-t-"))
 HOME.chmod(0o755)
@@ -72,6 +74,13 @@ def database() -> Iterator[Postgres]:
         for alias in ("default", "system"):
             connections[alias].close_pool()  # type: ignore[attr-defined]
         SERVER.stop()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Product]:
+    """The whole product, for all tests that only use it or leave it as they found it."""
+    with running_product() as product:
+        yield product
 
 
 @pytest.fixture(autouse=True)

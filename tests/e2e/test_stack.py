@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.product import running_product
+
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
@@ -22,13 +24,8 @@ LISTENING = "0A"
 @pytest.fixture(scope="module")
 def other_stack(stack: Any) -> Iterator[Any]:
     """A second one beside the first."""
-    conftest = sys.modules[type(stack).__module__]
-    made = conftest.start_product()
-    try:
-        made.await_up()
-        yield made
-    finally:
-        conftest.end_product(made)
+    with running_product() as product:
+        yield product
 
 
 def status(url: str) -> int:

@@ -9,10 +9,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 COMMAND = [sys.executable, "-m", "tilth.local"]
 READY_S = 240.0
@@ -83,27 +82,19 @@ def eventually(holds: Callable[[], object], within_s: float = 20.0) -> None:
         time.sleep(0.1)
 
 
-def start_product() -> Product:
+@contextmanager
+def running_product() -> Iterator[Product]:
+    """Started on a folder of its own and up; ended, and its folder removed, whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="tilth-s-", dir="/tmp"))
     folder.chmod(0o755)
-    return Product(folder)
-
-
-def end_product(product: Product) -> None:
-    if product.process.poll() is None:
-        product.end()
-    for pid in product.processes():
-        os.kill(pid, signal.SIGKILL)
-    product.output.close()
-    shutil.rmtree(product.var.parent)
-
-
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Product]:
-    """One product for all tests that only use it, or that leave it as they found it."""
-    made = start_product()
+    product = Product(folder)
     try:
-        made.await_up()
-        yield made
+        product.await_up()
+        yield product
     finally:
-        end_product(made)
+        if product.process.poll() is None:
+            product.end()
+        for pid in product.processes():
+            os.kill(pid, signal.SIGKILL)
+        product.output.close()
+        shutil.rmtree(folder)
