@@ -138,6 +138,14 @@ def test_whatever_is_killed_comes_back(stack: Any) -> None:
     assert stack.account()["key"].startswith("tilth_")
 
 
+def test_callers_wait_while_web_restarts(stack: Any) -> None:
+    before = stack.state["pids"]["web"]
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{before}").exists())
+    with urllib.request.urlopen(f"{stack.url}/healthz", timeout=60) as reply:
+        assert reply.status == 200
+
+
 def test_nothing_is_left_when_it_ends(other_stack: Any) -> None:
     assert len(other_stack.processes()) > 8
     assert other_stack.end(signal.SIGTERM) == 0

@@ -59,6 +59,8 @@ class Child:
     falls_with: tuple[str, ...] = ()
     grace_s: float = 15.0
     """Between SIGTERM and SIGKILL."""
+    inherits: tuple[int, ...] = ()
+    """File descriptors, under the same numbers."""
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     _since: float = field(default=0.0, repr=False)
     _log_start: int = field(default=0, repr=False)
@@ -71,7 +73,7 @@ class Child:
             self._log_start = log.tell()
             self.process = subprocess.Popen(
                 self.command, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
-                start_new_session=True, preexec_fn=die_with_parent,
+                start_new_session=True, preexec_fn=die_with_parent, pass_fds=self.inherits,
             )  # fmt: skip
 
     def ready(self) -> bool:

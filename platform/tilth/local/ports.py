@@ -4,6 +4,7 @@ import socket
 from contextlib import ExitStack
 
 HOST = "127.0.0.1"
+BACKLOG = 2048
 
 
 def free_ports(count: int) -> list[int]:
@@ -12,13 +13,14 @@ def free_ports(count: int) -> list[int]:
         return [_bound(held, 0) for _ in range(count)]
 
 
-def preferred(port: int) -> int:
-    """That port if it is free, else another."""
-    with ExitStack() as held:
-        try:
-            return _bound(held, port)
-        except OSError:
-            return _bound(held, 0)
+def listener(port: int) -> socket.socket:
+    """A socket that listens on that port if it is free, else on another; a child may inherit it."""
+    try:
+        made = socket.create_server((HOST, port), backlog=BACKLOG)
+    except OSError:
+        made = socket.create_server((HOST, 0), backlog=BACKLOG)
+    made.set_inheritable(True)
+    return made
 
 
 def listening(port: int) -> bool:

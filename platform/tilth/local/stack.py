@@ -3,9 +3,9 @@
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,7 @@ from tilth.local.children import Child, Database, Errand, NotReady, Part
 from tilth.local.keys import make_keys, write_secret
 from tilth.local.orphans import end_marked
 from tilth.local.places import cluster_folder, programs_folder, ray_folder, socket_folder
-from tilth.local.ports import HOST, free_ports, preferred
+from tilth.local.ports import HOST, free_ports, listener
 from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres, binaries, server_user
 from tilth.local.ray_head import RayHead
 from tilth.local.surroundings import DATABASES, control_plane, data_plane, environment
@@ -60,11 +60,16 @@ class Stack:
         """Where customers go."""
         return f"http://{HOST}:{self.web_port}"
 
-    @cached_property
+    @property
     def web_port(self) -> int:
         """As asked for, or as the last time, or 8000; another if that is taken."""
+        return int(self._listener.getsockname()[1])
+
+    @cached_property
+    def _listener(self) -> socket.socket:
+        """Held here: no other stack takes the port, and while web restarts its callers wait."""
         asked = self.outer.get("TILTH_WEB_PORT") or _read_state(self.var).get("web_port") or WEB_PORT
-        return preferred(int(asked))
+        return listener(int(asked))
 
     def write_state(self) -> None:
         """``var/stack.json``, mode 0600: addresses and process ids, for tools and tests."""
@@ -110,9 +115,9 @@ class Stack:
         """Web and worker outlive a restart of PostgreSQL: they answer 503 and wait."""
         python, needs = [sys.executable, "-W", "ignore", "-m"], ("postgres", "schema")
         self._child("schema", [*python, "tilth.local.schema"], needs=("postgres",), kind=Errand)
-        web = [*python, "uvicorn", "tilth.asgi:application", f"--host={HOST}", f"--port={self.web_port}"]
-        quick = ["--loop=uvloop", "--http=httptools", "--no-access-log", "--timeout-graceful-shutdown=5"]
-        self._child("web", [*web, *quick], _answers(f"{self.web_url}/healthz"), needs=needs)
+        web = [*python, "tilth.local.web", str(self._listener.fileno())]
+        made = self._child("web", web, lambda child: child.said("Uvicorn running on"), needs=needs)
+        made.inherits = (self._listener.fileno(),)
         self._child("worker", [*python, "django", "worker"], needs=needs)
 
     def _child(
@@ -167,14 +172,3 @@ def _read_state(var: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return state
-
-
-def _answers(url: str) -> Callable[[Child], bool]:
-    def asked(_: Child) -> bool:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 (our own address)
-                return bool(reply.status == 200)
-        except OSError:
-            return False
-
-    return asked
