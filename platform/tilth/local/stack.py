@@ -116,7 +116,7 @@ class Stack:
         python, needs = [sys.executable, "-W", "ignore", "-m"], ("postgres", "schema")
         self._child("schema", [*python, "tilth.local.schema"], needs=("postgres",), kind=Errand)
         web = [*python, "tilth.local.web", str(self._listener.fileno())]
-        made = self._child("web", web, lambda child: child.said("Uvicorn running on"), needs=needs)
+        made = self._child("web", web, lambda child: child.said("Application startup complete"), needs=needs)
         made.inherits = (self._listener.fileno(),)
         self._child("worker", [*python, "django", "worker"], needs=needs)
 

@@ -9,7 +9,12 @@ import uvicorn
 def main() -> None:
     """Serves until SIGTERM."""
     config = uvicorn.Config(
-        "tilth.asgi:application", loop="uvloop", http="httptools", access_log=False, timeout_graceful_shutdown=5
+        "tilth.asgi:application",
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run([socket.socket(fileno=int(sys.argv[1]))])
 
