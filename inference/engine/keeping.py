@@ -32,8 +32,8 @@ class Keeper:
         self._keep(Progress(Rung.PROBE, 0, 0, 0, strength=strength), {}, {})
 
     def keep_lora(self, progress: Progress, tensors: dict[str, Tensor], metrics: dict[str, float]) -> None:
-        """A checkpoint of the run; the same step is written once."""
-        if progress.step == self.step and self.lora is not None:
+        """A checkpoint of the run; the same step is written once, and at step 0 the probe's says it all."""
+        if progress.step == self.step:
             return
         self.step = progress.step
         self.lora = (progress, tensors)

@@ -151,6 +151,23 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
     assert torch.equal(whole.head["weight"], resumed.head["weight"])
 
 
+def test_a_pause_at_any_moment_writes_no_step_twice(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+    options_that_always_climb(monkeypatch)
+    paused: list[int] = []
+    for moment in range(100):
+        asked = iter(range(10_000))
+        kind = attempts.run(moment + 1, stop=lambda: "pause" if next(asked) >= moment else None)  # noqa: B023
+        if kind is EventKind.SUCCEEDED:
+            break
+        events = attempts.place.events(str(moment + 1))
+        steps = [event.data["step"] for event in events if event.kind is EventKind.CHECKPOINT]
+        paused.append(attempts.last(EventKind.PAUSED, moment + 1)["step"])
+        assert len(steps) == len(set(steps))
+        assert (steps[-1] if steps else 0) == paused[-1]
+    assert max(paused) > 4
+    assert {0, 1, 2} <= set(paused)
+
+
 def test_a_cancelled_job_says_so_and_leaves_no_model(attempts: Attempts) -> None:
     assert attempts.run(stop=lambda: "cancel") is EventKind.CANCELLED
     assert not (attempts.place.root / "1/model").exists()

@@ -135,7 +135,7 @@ class FakeTrainer:
     def _ending(self) -> Iterator[Line]:
         match self._stop, self.script.outcome:
             case "pause", _:
-                if self._step:
+                if self._step % self.script.checkpoint_every:
                     yield self._checkpoint()
                 yield EventKind.PAUSED, f"Paused at step {self._step}", {"step": self._step}
             case "cancel", _:
