@@ -10,13 +10,15 @@ ONCE ?=
 DATA ?=
 TEST ?=
 NAME ?=
+SEED ?=
+RUNS ?=
 FULL ?=
 # The fast gate reads settings but needs no server.
 GATE := TILTH_SECRET_KEY=gate DATABASE_URL=postgresql://tilth_app@/tilth DATABASE_URL_OWNER=postgresql://tilth_owner@/tilth \
         DATABASE_URL_SYSTEM=postgresql://tilth_system@/tilth DJANGO_SETTINGS_MODULE=tilth.settings.test
 FAST := not ray and not browser and not slow and not stack and not data
 
-.PHONY: demo up test check lint types migrations fast-rest fast-control bench clean format
+.PHONY: demo up test check lint types migrations fast-rest fast-control bench campaign clean format
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -56,6 +58,10 @@ fast-rest: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q $(if $(FULL),,-m "not data")
+
+# Seeded kills of every part under load; a seed replays.
+campaign: $(STAMP)
+	@$(BIN)/python -m tests.campaign $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench $(if $(NAME),--name '$(NAME)') $(if $(FULL),--full)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 COMMAND = [sys.executable, "-m", "tilth.local"]
 READY_S = 240.0
@@ -26,7 +27,20 @@ class Product:
         outer = {name: value for name, value in os.environ.items() if not name.startswith(PLAIN)}
         self.env = outer | {"TILTH_VAR": str(self.var), "TILTH_LEASE_S": "6", "TILTH_HEARTBEAT_S": "1"}
         self.output = (folder / "output").open("w+")
-        self.process = subprocess.Popen([*COMMAND, "up"], env=self.env, stdout=self.output, stderr=self.output)
+        self.process = self._launched()
+
+    def _launched(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([*COMMAND, "up"], env=self.env, stdout=self.output, stderr=self.output)
+
+    def restart(self) -> None:
+        """Starts it again on the same folder, after its supervisor has died."""
+        self.process = self._launched()
+
+    def sums_url(self) -> str:
+        """Of a superuser who sees every row: for checking sums, never for acting."""
+        kept = (self.var / "postgres" / "passwords").read_text().splitlines()
+        words = quote(dict(line.split("=", 1) for line in kept)["postgres"])
+        return f"postgresql://postgres:{words}@/tilth?{urlsplit(self.state['DATABASE_URL']).query}"
 
     @property
     def state(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The one ASGI entry: inference, uploads and health go to the thin app, everything else to Django."""
 
+import asyncio
 import os
 from typing import Any
 
@@ -9,8 +10,9 @@ from django.core.asgi import get_asgi_application
 
 django = get_asgi_application()
 
+from tilth.core.errors import Unavailable  # noqa: E402
 from tilth.gateway.app import Gateway, gateway_from_settings  # noqa: E402
-from tilth.gateway.responses import Receive, Scope, Send  # noqa: E402
+from tilth.gateway.responses import Receive, Scope, Send, send_error  # noqa: E402
 
 
 class Entry:
@@ -23,10 +25,14 @@ class Entry:
         """One connection, or the lifespan."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif self._gateway is not None and scope["type"] == "http" and self._gateway.serves(scope):
-            await self._gateway(scope, receive, send)
-        else:
-            await django(scope, receive, send)
+            return
+        try:
+            if self._gateway is not None and scope["type"] == "http" and self._gateway.serves(scope):
+                await self._gateway(scope, receive, send)
+            else:
+                await django(scope, receive, send)
+        except asyncio.CancelledError:  # the server goes down and waits no longer; uvicorn would answer 500
+            await send_error(send, Unavailable("The service is restarting; try again."))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
