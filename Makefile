@@ -18,7 +18,7 @@ GATE := TILTH_SECRET_KEY=gate DATABASE_URL=postgresql://tilth_app@/tilth DATABAS
         DATABASE_URL_SYSTEM=postgresql://tilth_system@/tilth DJANGO_SETTINGS_MODULE=tilth.settings.test
 FAST := not ray and not browser and not slow and not stack and not data
 
-.PHONY: demo up test check lint types migrations fast-rest fast-control bench campaign clean format
+.PHONY: demo up test check lint types migrations fast-rest fast-control test-control test-rest bench campaign clean format
 .DEFAULT_GOAL := demo
 
 $(STAMP): pyproject.toml constraints.txt
@@ -49,15 +49,23 @@ migrations: $(STAMP)
 	@$(GATE) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run > /dev/null 2>&1 || \
 	  $(GATE) $(BIN)/python -W ignore manage.py makemigrations --check --dry-run
 
-# Two halves of about the same length; each brings its own PostgreSQL.
+# Two halves at a time; each brings its own PostgreSQL.
 fast-control: $(STAMP)
 	@$(BIN)/python -m pytest -q -m "$(FAST)" tests/controlplane
 
 fast-rest: $(STAMP)
 	@$(BIN)/python -m pytest -q -m "$(FAST)" --ignore=tests/controlplane
 
+# FULL=1: with the public data, and ten minutes of kills by a new seed.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q $(if $(FULL),,-m "not data")
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-rest test-control
+	$(if $(FULL),@$(BIN)/python -m tests.campaign --runs 1000 --minutes 10)
+
+test-control: $(STAMP)
+	@$(BIN)/python -m pytest -q --durations=5 tests/controlplane
+
+test-rest: $(STAMP)
+	@$(BIN)/python -m pytest -q --durations=5 $(if $(FULL),,-m "not data") --ignore=tests/controlplane
 
 # Seeded kills of every part under load; a seed replays.
 campaign: $(STAMP)
