@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from fsspec.core import url_to_fs
 from tilth.contract.errors import GrantRefused
-from tilth.contract.messages import Grant
+from tilth.contract.messages import REVOKED, Grant
 
 CHUNK = 1 << 20
 
@@ -63,8 +63,10 @@ class Storage:
         return sorted(name.removeprefix(root) for name in found if not name.endswith(".part"))
 
     def write(self, grant: Grant, name: str, data: bytes) -> None:
-        """Writes below a prefix; the object appears whole or not at all."""
+        """Writes below a prefix; the object appears whole or not at all. Refused once the prefix was revoked."""
         fs, path = self._open(grant, "write", name)
+        if fs.exists(f"{path.removesuffix(name)}{REVOKED}"):
+            raise GrantRefused(f"the grant for {grant.url} was revoked: its attempt was given up")
         if not _is_local(fs):
             fs.pipe_file(path, data)
             return

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 POOL = "trainer-pool"
 NAMESPACE = "tilth"
+HEARS_S = 2.0
+"""A trainer that is well has heard a wish by then."""
 WARM_AFTER_S = 8.0
 """The next trainer is warmed this long after a job began: not while it takes its first steps."""
 
@@ -104,12 +106,15 @@ class TrainerPool:
         known = self._attempts.get((job, attempt))
         return JobStatus(job=job, attempt=attempt, state=known.state if known else JobState.UNKNOWN)
 
-    async def stop(self, job: str, attempt: int, mode: Literal["pause", "cancel"]) -> JobStatus:
-        """Passes the wish on; a trainer that is gone hears nothing."""
+    async def stop(self, job: str, attempt: int, mode: Literal["pause", "cancel", "kill"]) -> JobStatus:
+        """Passes the wish on; a trainer that is gone, or hangs, hears nothing. Killing ends a hanging one, too."""
         known = self._attempts.get((job, attempt))
         if known is not None and known.state is JobState.RUNNING:
-            with contextlib.suppress(RayError):
-                await known.trainer.stop.remote(mode)
+            if mode == "kill":
+                ray.kill(known.trainer)
+            else:
+                with contextlib.suppress(RayError, TimeoutError):
+                    await asyncio.wait_for(known.trainer.stop.remote(mode), HEARS_S)
         return await self.status(job, attempt)
 
     async def free(self) -> int:

@@ -28,6 +28,7 @@ def named(words: str) -> Find:
 
 KINDS: dict[str, Find] = {
     "trainer": named("Trainer.run"),
+    "hung trainer": named("Trainer.run"),
     "trainer pool": named("TrainerPool"),
     "host": named("ServeReplica:tilth:host-"),
     "ingress": named("ServeReplica:tilth:Ingress"),
@@ -39,12 +40,15 @@ KINDS: dict[str, Find] = {
     "supervisor": lambda product: [product.process.pid],
 }
 """The trainer is found only while it runs a job; web and gateway are one process."""
+HUNG = ("hung trainer",)
+"""Stopped by SIGSTOP instead, as what hangs and does not die."""
 
 
 def kill(product: Product, kind: str) -> int:
-    """SIGKILL, as soon as there is such a process; how many were hit."""
+    """SIGKILL (or SIGSTOP), as soon as there is such a process; how many were hit."""
+    number = signal.SIGSTOP if kind in HUNG else signal.SIGKILL
     end = time.monotonic() + FIND_S
-    while not (hit := sum(map(_killed, KINDS[kind](product)))):
+    while not (hit := sum(_hit(pid, number) for pid in KINDS[kind](product))):
         assert time.monotonic() < end, f"there is no {kind}"
         time.sleep(0.05)
     if kind == "supervisor":
@@ -53,9 +57,9 @@ def kill(product: Product, kind: str) -> int:
     return hit
 
 
-def _killed(pid: int) -> bool:
+def _hit(pid: int, number: signal.Signals) -> bool:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return False
     return True

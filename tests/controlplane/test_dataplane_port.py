@@ -131,6 +131,8 @@ def test_a_killed_trainer_is_lost_and_a_hung_one_still_believed_to_run(
     plane.start(hung)
     assert (plane.status(dead.job, 1).state, plane.status(hung.job, 1).state) == (JobState.LOST, JobState.RUNNING)
     assert plane.status(uuid4().hex, 1).state == JobState.UNKNOWN
+    assert plane.stop(hung.job, 1, "cancel").state == JobState.RUNNING
+    assert plane.stop(hung.job, 1, "kill").state == JobState.LOST
 
 
 def test_a_model_is_loaded_by_its_digest(plane: DataPlane, fake: FakeDataPlane, grants: Grants) -> None:

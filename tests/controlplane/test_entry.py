@@ -17,8 +17,11 @@ async def test_a_request_cut_off_by_a_restart_is_told_to_try_again(monkeypatch: 
     async def send(message: Any) -> None:
         sent.append(message)
 
+    async def never() -> Any:
+        raise AssertionError
+
     scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
-    request = asyncio.create_task(asgi.Entry()(scope, hangs, send))
+    request = asyncio.create_task(asgi.Entry()(scope, never, send))
     await asyncio.sleep(0.01)
     request.cancel()
     await request

@@ -10,8 +10,12 @@ from tests.product import running_product
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-TOGETHER = (("trainer", "worker", "host"), ("trainer pool", "web and gateway", "postgres"), ("ingress", "ray head"))
-ALONE = (("all at once",), ("supervisor",))
+TOGETHER = (
+    ("trainer", "worker", "host"),
+    ("trainer pool", "web and gateway", "postgres"),
+    ("hung trainer", "ingress"),
+)
+ALONE = (("ray head",), ("all at once",), ("supervisor",))
 PAUSE_S = 1.0
 
 

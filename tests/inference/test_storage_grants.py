@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tilth.contract.errors import GrantRefused
+from tilth.contract.messages import REVOKED
 from tilth.contract.vertical import BaseModelOffer
 
 from inference.engine.base_models import load_base
@@ -17,6 +18,17 @@ def test_what_was_written_is_read_and_listed(place: Any) -> None:
     assert place.storage.read(place.grant("job/"), "events/0000000001.json") == b"[]"
     assert place.storage.names(place.grant("job/")) == ["events/0000000001.json"]
     assert place.storage.names(place.grant("nothing/")) == []
+
+
+def test_nothing_is_written_below_a_revoked_prefix(place: Any) -> None:
+    grant = place.grant("job/attempts/1/", "write")
+    place.storage.write(grant, "events/1.json", b"[]")
+    place.storage.write(grant, REVOKED, b"")
+    for name in ("events/2.json", "a/b/c", REVOKED):
+        with pytest.raises(GrantRefused, match="was revoked"):
+            place.storage.write(grant, name, b"late")
+    place.storage.write(place.grant("job/attempts/2/", "write"), "events/1.json", b"[]")
+    assert place.storage.names(place.grant("job/attempts/1/")) == [REVOKED, "events/1.json"]
 
 
 @pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/../../b"])

@@ -31,6 +31,10 @@ class Grant(Message):
         return self.model_dump_json(exclude={"signature"}).encode()
 
 
+REVOKED = "REVOKED"
+"""An object of this name directly below a prefix ends every grant to write there."""
+
+
 class Rung(StrEnum):
     """The rungs of the ladder, cheapest first."""
 
@@ -142,9 +146,9 @@ class EventsPage(Message):
 
 
 class StopRequest(Message):
-    """Pause keeps a checkpoint to go on from; cancel ends the job."""
+    """Pause keeps a checkpoint to go on from; cancel ends the job; kill ends the process of an attempt given up."""
 
-    mode: Literal["pause", "cancel"]
+    mode: Literal["pause", "cancel", "kill"]
 
 
 class ModelRef(Message):

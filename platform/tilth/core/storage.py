@@ -15,6 +15,8 @@ from django.conf import settings
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from tilth.contract.messages import REVOKED
+
 CHUNK = 1 << 20
 """Bytes moved at once."""
 PART = ".part"
@@ -133,6 +135,11 @@ def names(prefix: str) -> list[str]:
         return sorted(name.rstrip("/").rpartition("/")[2] for name in fs.ls(full, detail=False))
     except FileNotFoundError:
         return []
+
+
+def revoke(prefix: str) -> None:
+    """From now on no grant writes below the prefix (ends with a slash); doing it twice changes nothing."""
+    put_stream(prefix + REVOKED, [])
 
 
 def delete_prefix(prefix: str) -> None:

@@ -74,7 +74,7 @@ class FakeDataPlane:
         """Told to the trainer; unknown attempts stay unknown."""
         with self._up():
             if trainer := self._attempts.get((job, attempt)):
-                trainer.stop(mode)
+                trainer.kill() if mode == "kill" else trainer.stop(mode)
             return self.status(job, attempt)
 
     def status(self, job: str, attempt: int) -> JobStatus:

@@ -13,7 +13,7 @@ from tilth.contract.messages import (
 )
 from tilth.core.errors import Invalid, Unavailable
 
-StopMode = Literal["pause", "cancel"]
+StopMode = Literal["pause", "cancel", "kill"]
 
 
 class DataPlaneDown(Unavailable):

@@ -22,6 +22,7 @@ CRASH_POINTS = (
     "finish.hold_released",
     "finish.saved",
     "finish.committed",
+    "lost.revoked",
     "lost.told",
     "lost.span_closed",
     "lost.hold_released",

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.conf import settings
 
 from tilth.contract.messages import EventKind, EventsPage, EventsQuery, JobState
+from tilth.core import storage
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
 from tilth.core.loops import AWAY, Crew
@@ -119,8 +120,10 @@ class Puller:
         crash_point("finish.committed")
 
     def _give_up(self, attempt: Attempt, why: str) -> None:
-        """The old trainer is told to end, in case it lives; then the job goes on without it."""
-        self._plane.stop(attempt.job.hex, attempt.attempt, "cancel")
+        """Nothing more is taken from the old trainer, and if it lives it is killed; then the job goes on without it."""
+        storage.revoke(attempt.prefix)
+        crash_point("lost.revoked")
+        self._plane.stop(attempt.job.hex, attempt.attempt, "kill")
         crash_point("lost.told")
         attempt_lost(**_who(attempt), why=why)
         crash_point("lost.committed")

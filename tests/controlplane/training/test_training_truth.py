@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 from django.conf import settings
-from tilth.contract.messages import EventKind, TrainerEvent
-from tilth.core import clock
+from tilth.contract.messages import REVOKED, EventKind, TrainerEvent
+from tilth.core import clock, storage
 from tilth.dataplane.fake_trainer import Script
 from tilth.dataplane.port import DataPlaneDown
 from tilth.training import services
@@ -95,7 +95,6 @@ def test_a_silent_trainer_is_given_up_after_its_lease_and_its_late_words_are_ref
     rig: Any, tenant: Any, short_lease: None
 ) -> None:
     rig.plane.script = lambda spec: Script(hangs_after=7) if spec.attempt == 1 else Script()
-    rig.plane.trainers = 2
     job = rig.queued(tenant)
     while rig.job(tenant, job).state != State.SUCCEEDED:
         rig.turn()
@@ -104,6 +103,8 @@ def test_a_silent_trainer_is_given_up_after_its_lease_and_its_late_words_are_ref
     assert any("gone silent" in message for message in rig.story(tenant, job))
     with pytest.raises(StaleAttempt):
         page_apply(tenant=tenant.id, job=job, attempt=1, events=[event(job, 1, 999)])
+    attempts = f"tenants/{tenant.id.hex}/jobs/{job.hex}/attempts"
+    assert [storage.exists(f"{attempts}/{number}/{REVOKED}") for number in (1, 2)] == [True, False]
 
 
 def test_silence_counts_only_while_we_were_listening(rig: Any, tenant: Any) -> None:
