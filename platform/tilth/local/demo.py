@@ -61,15 +61,16 @@ class Demo:
             raise DemoFailed(f"{path} cannot be read: {checked.status_details}")
         return made.id
 
-    def report(self, file: str) -> dict[str, Any]:
-        """The validation report of a file for the vertical."""
+    def report(self, training: str, test: str | None) -> dict[str, Any]:
+        """The validation report of the files together, frozen as they will be learned from."""
+        wish = {"vertical": VERTICAL, "training_file": training, "test_file": test, "accept_bad_rows": True}
+        check = self.tell("/api/datasets", wish)
         end = time.monotonic() + PATIENCE_S
-        check: dict[str, Any] = {"state": "pending"}
         while check["state"] == "pending":
             if time.monotonic() > end:
-                raise DemoFailed(f"the check of {file} took over {PATIENCE_S:.0f} s; see var/logs/worker.log")
-            check = self.ask(f"/api/files/{file}/report", vertical=VERTICAL, accept_bad_rows="true")["check"]
+                raise DemoFailed(f"the check of {training} took over {PATIENCE_S:.0f} s; see var/logs/worker.log")
             time.sleep(POLL_S)
+            check = self.ask(f"/api/checks/{check['id']}")
         if check["state"] != "passed":
             raise DemoFailed(f"the rows cannot be learned from: {check['error']}")
         report: dict[str, Any] = check["report"]
@@ -155,7 +156,7 @@ def walk(customer: Demo, data: Path | None, test: Path | None) -> str:
     console.rule("Upload and validation")
     training = customer.upload(data or SAMPLE)
     held_out = customer.upload(test) if test else None
-    report = customer.report(training)
+    report = customer.report(training, held_out)
     console.rule("Training")
     model = customer.train(training, held_out)
     shown.figures(console, model, customer.client.models.retrieve(model).model_dump())
