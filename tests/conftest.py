@@ -1,6 +1,7 @@
 """What all tests share: one real PostgreSQL with the real roles, an artifacts folder, organisations made on demand."""
 
 import atexit
+import logging
 import os
 import shutil
 import subprocess
@@ -56,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from django.test.utils import setup_test_environment
 
     django.setup()
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     setup_test_environment()
 
 

@@ -62,7 +62,7 @@ class Product:
         return done.stdout
 
     def account(self) -> dict[str, str]:
-        """A fresh organisation: {email, password, key, organisation}."""
+        """A fresh organisation: {email, password, key, organisation, id}."""
         made: dict[str, str] = json.loads(self.manage("seed_demo").splitlines()[-1])
         return made
 

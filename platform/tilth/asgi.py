@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tilth.settings.dev")
@@ -13,6 +14,9 @@ django = get_asgi_application()
 from tilth.core.errors import Unavailable  # noqa: E402
 from tilth.gateway.app import Gateway, gateway_from_settings  # noqa: E402
 from tilth.gateway.responses import Receive, Scope, Send, send_error  # noqa: E402
+
+BEGIN_S = 30.0
+"""Within which Django has begun to answer; longer only takes a database that hangs."""
 
 
 class Entry:
@@ -30,7 +34,7 @@ class Entry:
             if self._gateway is not None and scope["type"] == "http" and self._gateway.serves(scope):
                 await self._gateway(scope, receive, send)
             else:
-                await django(scope, receive, send)
+                await _timely(scope, receive, send)
         except asyncio.CancelledError:  # the server goes down and waits no longer; uvicorn would answer 500
             await send_error(send, Unavailable("The service is restarting; try again."))
 
@@ -46,6 +50,33 @@ class Entry:
         await receive()
         await self._gateway.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _timely(scope: Scope, receive: Receive, send: Send) -> None:
+    """Django's answer, or a 503 if it does not begin in time.
+
+    Its thread cannot be stopped: what it still does in peace counts, and a retry finds it; what it still says does not.
+    """
+    begun: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def in_time(message: Mapping[str, Any]) -> None:
+        if not begun.done():
+            begun.set_result(True)
+        if begun.result():
+            await send(message)
+
+    answering = asyncio.create_task(django(scope, receive, in_time))
+    either: set[asyncio.Future[Any]] = {answering, begun}
+    try:
+        await asyncio.wait(either, timeout=BEGIN_S, return_when=asyncio.FIRST_COMPLETED)
+        if begun.done() or answering.done():
+            await answering
+            return
+    except asyncio.CancelledError:
+        answering.cancel()
+        raise
+    begun.set_result(False)
+    await send_error(send, Unavailable("The database does not answer; try again."))
 
 
 application: Any = Entry()

@@ -64,9 +64,9 @@ class Record:
 class Campaign:
     """One product, customers at work on it, and runs of kills."""
 
-    def __init__(self, product: Product) -> None:
+    def __init__(self, product: Product, customers: int = 2) -> None:
         self._product = product
-        self.customers = Customers(product)
+        self.customers = Customers(product, customers)
         self.record = Record()
 
     def run(self, strikes: Sequence[Strike]) -> list[str]:

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import openai
 from openai import OpenAI
+from tilth.core.ids import parse
 
 from tests.product import Product, eventually
 
@@ -39,6 +41,7 @@ SUBJECTS = {
 class Book:
     """What all customers were told, to be held against the database."""
 
+    organisations: list[UUID] = field(default_factory=list)
     answered: dict[str, int] = field(default_factory=dict)
     """Request id of an answered prediction (hex) → tokens it was told to have used."""
     unanswered: int = 0
@@ -58,7 +61,7 @@ class Book:
 class Customers:
     """Threads that use the product until ``rest``; ``work`` lets them go on."""
 
-    def __init__(self, product: Product, number: int = 2) -> None:
+    def __init__(self, product: Product, number: int) -> None:
         self.book = Book()
         self._end = threading.Event()
         self._resting = threading.Event()
@@ -112,7 +115,9 @@ class Customer:
         self._book = book
         self._number = number
         self._host = urlsplit(product.url).netloc
-        self._key = product.account()["key"]
+        account = product.account()
+        self._key = account["key"]
+        book.organisations.append(parse("org", account["id"]))
         self._client = OpenAI(base_url=f"{product.url}/v1", api_key=self._key, max_retries=2, timeout=PATIENCE_S)
         self._count = itertools.count()
         self._lock = threading.Lock()

@@ -86,7 +86,8 @@ def _left_under_way(db: psycopg.Connection) -> list[str]:
 
 def _told_and_stored(db: psycopg.Connection, book: Book) -> list[str]:
     """Usage: all that was told is stored with the same quantity, and no more than what had no reply besides."""
-    stored = dict[str, int](db.execute("SELECT event_id, quantity FROM usage_usageevent WHERE source = 'gateway'"))
+    events = "SELECT event_id, quantity FROM usage_usageevent WHERE source = 'gateway' AND tenant_id = ANY(%s)"
+    stored = dict[str, int](db.execute(events, [book.organisations]))
     lost = [told for told in book.answered if told not in stored]
     wrong = [told for told, tokens in book.answered.items() if stored.get(told, tokens) != tokens]
     extra = [event for event in stored if event not in book.answered]

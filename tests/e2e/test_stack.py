@@ -124,20 +124,6 @@ def test_a_second_supervisor_on_the_same_folder_is_refused(stack: Any) -> None:
     assert "already runs" in done.stdout
 
 
-def test_whatever_is_killed_comes_back(stack: Any) -> None:
-    before = stack.state["pids"]
-    for name in ("worker", "web", "postgres", "ray"):
-        os.kill(before[name], signal.SIGKILL)
-    wait_for(
-        lambda: all(
-            stack.state["pids"][name] not in (None, before[name]) for name in (*before, "web") if name != "schema"
-        )
-    )
-    wait_for(lambda: status(f"{stack.url}/healthz") == 200)
-    wait_for(lambda: status(stack.state["TILTH_DATAPLANE_URL"] + "/health") == 401)
-    assert stack.account()["key"].startswith("tilth_")
-
-
 def test_callers_wait_while_web_restarts(stack: Any) -> None:
     before = stack.state["pids"]["web"]
     os.kill(before, signal.SIGKILL)

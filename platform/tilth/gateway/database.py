@@ -1,6 +1,10 @@
 """The gateway's own connections to PostgreSQL, as the app's role under row-level security; no Django in between."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -11,6 +15,10 @@ from tilth.core.rls import MIGHTY
 
 CONNECT_S = 5
 STATEMENT_MS = 10_000
+ANSWER_S = 12.0
+"""A server that hangs for longer counts as lost."""
+WAIT_S = 3.0
+"""For a connection of the pool, and for its check."""
 TENANT = "SELECT set_config('tilth.tenant', %s, true)"
 
 Row = tuple[Any, ...]
@@ -39,16 +47,45 @@ async def refuse_mighty(connection: AsyncConnection[Any]) -> None:
 async def connect(url: str, *, synchronous_commit: bool) -> AsyncConnection[Row]:
     """A connection of one's own."""
     made = await AsyncConnection.connect(url, **options(synchronous_commit=synchronous_commit))
-    await refuse_mighty(made)
+    async with answered(made):
+        await refuse_mighty(made)
     return made
+
+
+@asynccontextmanager
+async def answered(connection: AsyncConnection[Any], within_s: float = ANSWER_S) -> AsyncIterator[None]:
+    """Cuts the connection off when the server hangs: psycopg.OperationalError.
+
+    A timeout would not do: cancelled, psycopg waits until the server has cancelled the statement, too.
+    """
+    timer = asyncio.get_running_loop().call_later(within_s, _cut_off, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut_off(connection: AsyncConnection[Any]) -> None:
+    with suppress(psycopg.OperationalError, OSError), socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
 
 
 def pool(url: str) -> AsyncConnectionPool[AsyncConnection[Row]]:
     """A small pool for reads; not opened yet."""
     return AsyncConnectionPool(
-        url, kwargs=options(), min_size=1, max_size=4, open=False, configure=refuse_mighty, timeout=3, name="gateway",
-        check=AsyncConnectionPool.check_connection,
+        url, kwargs=options(), min_size=1, max_size=4, open=False, configure=_configure, check=_check, timeout=WAIT_S,
+        name="gateway",
     )  # fmt: skip
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    async with answered(connection, WAIT_S):
+        await refuse_mighty(connection)
+
+
+async def _check(connection: AsyncConnection[Any]) -> None:
+    async with answered(connection, WAIT_S):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 async def together(connection: AsyncConnection[Row], statements: Sequence[Statement]) -> list[list[Row]]:
@@ -58,7 +95,7 @@ async def together(connection: AsyncConnection[Row], statements: Sequence[Statem
     were fetched before that might still be lost with the server.
     """
     cursors = []
-    async with connection.pipeline():
+    async with answered(connection), connection.pipeline():
         for text, values in statements:
             cursors.append(await connection.execute(text, values))
     return [await cursor.fetchall() if cursor.description else [] for cursor in cursors]

@@ -11,6 +11,7 @@ from psycopg import pq
 from tilth.core.clock import now
 from tilth.core.errors import PaymentRequired
 from tilth.gateway.batches import Batches
+from tilth.gateway.database import ANSWER_S
 from tilth.gateway.link import Link
 from tilth.gateway.wire import TENANT, Call, Prepared, Values, Wire, array, in_tenant, text
 from tilth.usage import statements
@@ -62,7 +63,8 @@ class Ensure:
     async def __call__(self, tenant: UUID, month: date, key: UUID | None, cap_micro_usd: int | None) -> None:
         """Nothing happens the second time."""
         if (tenant, month, key) not in self._made:
-            await asyncio.to_thread(_ensure_budgets, tenant, month, key, cap_micro_usd)
+            async with asyncio.timeout(ANSWER_S):
+                await asyncio.to_thread(_ensure_budgets, tenant, month, key, cap_micro_usd)
             self._made.add((tenant, month, key))
 
 

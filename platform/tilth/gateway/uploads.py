@@ -9,7 +9,7 @@ from django.db import close_old_connections
 
 from tilth.core import storage
 from tilth.core.crash import crash_point
-from tilth.core.errors import Invalid
+from tilth.core.errors import Invalid, TilthError
 from tilth.core.ids import uuid7
 from tilth.core.storage import StoredObject, Writer
 from tilth.datasets.models import File
@@ -22,6 +22,8 @@ from tilth.tenants.principal import Principal
 
 LARGEST = 4 << 30
 """Bytes of a body."""
+ROW_S = 30.0
+"""Within which the row is made; longer only takes a database that hangs."""
 
 
 async def upload_file(scope: Scope, receive: Receive, send: Send, principal: Principal) -> None:
@@ -86,11 +88,15 @@ def _wish(form: Form) -> dict[str, Any]:
 
 
 async def _kept(principal: Principal, stored: StoredObject, **facts: Any) -> File:
-    """The row of the stored file; if there is none, or an earlier one, these bytes go."""
+    """The row of the stored file; if it was refused, or an earlier one is the same, these bytes go.
+
+    After any other error the row may have been committed: the bytes stay, and without a row they are swept in a day.
+    """
     make = partial(file_create, tenant=principal.tenant, by=principal, stored=stored, **facts)
     try:
-        made = await asyncio.shield(asyncio.to_thread(_in_django, make))
-    except Exception:
+        async with asyncio.timeout(ROW_S):
+            made = await asyncio.shield(asyncio.to_thread(_in_django, make))
+    except TilthError:
         await asyncio.to_thread(_remove, stored)
         raise
     if made.path != stored.path:

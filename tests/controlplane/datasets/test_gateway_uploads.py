@@ -1,5 +1,6 @@
 """Uploads through a real web process: the SDK's calls, a client that leaves, a process that is killed, flat memory."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -9,14 +10,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import django.db
 import openai
 import psycopg
 import pytest
+from tilth.core.scope import tenant_scope
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = b"utterance,category\r\n" + b"".join(f"message number {n},{'ab'[n % 2]}\r\n".encode() for n in range(40))
@@ -220,3 +223,31 @@ def test_the_web_process_stays_flat_while_a_large_file_comes_and_goes(web: Web, 
     print(f"idle {idle / MIB:.0f} MiB, upload +{uploaded / MIB:.1f}, content +{downloaded / MIB:.1f}")
     assert (made["bytes"], received) == (size * MIB, size * MIB)
     assert max(uploaded, downloaded) < 40 * 10**6
+
+
+@pytest.mark.parametrize("lost", [django.db.OperationalError("the connection was lost"), TimeoutError()])
+def test_a_commit_whose_answer_is_lost_keeps_the_bytes_of_its_row(
+    tenant: Any, artifacts: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
+) -> None:
+    from tilth.datasets.models import File
+    from tilth.datasets.services import file_create
+    from tilth.gateway import uploads
+
+    def create_and_lose(**facts: Any) -> File:
+        file_create(**facts)
+        raise lost
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"".join(form(GOOD))}
+
+    async def send(message: Mapping[str, Any]) -> None:
+        raise AssertionError(message)
+
+    monkeypatch.setattr(uploads, "file_create", create_and_lose)
+    scope = {"headers": [(b"content-type", f"multipart/form-data; boundary={BOUNDARY}".encode())]}
+    with pytest.raises(type(lost)):
+        asyncio.run(uploads.upload_file(scope, receive, send, tenant.principal))
+    with tenant_scope(tenant.id):
+        made = File.objects.get()
+    assert [path.read_bytes() for path in left_behind(artifacts, tenant)] == [GOOD]
+    assert (artifacts / made.path).read_bytes() == GOOD

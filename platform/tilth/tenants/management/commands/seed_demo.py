@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from tilth.accounts.models import User
+from tilth.core.ids import public
 from tilth.tenants import selectors, services
 
 NAME = "Demo organisation"
@@ -15,7 +16,7 @@ NAME = "Demo organisation"
 class Command(BaseCommand):
     """Each run makes its own user, so that nobody's password is ever changed."""
 
-    help = "Makes an organisation, its owner and a key; prints {email, password, key, organisation}"
+    help = "Makes an organisation, its owner and a key; prints {email, password, key, organisation, id}"
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Writes one line of JSON to the output."""
@@ -27,4 +28,5 @@ class Command(BaseCommand):
             raise RuntimeError("the organisation was made without its owner")
         _, text = services.key_create(tenant=tenant, by=by, name="demo")
         made = {"email": email, "password": password, "key": text.secret, "organisation": NAME}
+        made["id"] = public("org", tenant)
         self.stdout.write(json.dumps(made))

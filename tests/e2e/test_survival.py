@@ -1,34 +1,32 @@
 """Parts of the product are killed under load: everything works again by itself, and every sum holds."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from tests.campaign.campaign import Campaign, Strike, schedule
 from tests.campaign.kills import KINDS
-from tests.product import running_product
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-TOGETHER = (
-    ("trainer", "worker", "host"),
-    ("trainer pool", "web and gateway", "postgres"),
-    ("hung trainer", "ingress"),
+RUNS = (
+    ("trainer", "worker", "host", "hung trainer", "web and gateway", "ingress", "postgres", "trainer pool"),
+    ("ray head",),
+    ("all at once", "supervisor"),
 )
-ALONE = (("ray head",), ("all at once",), ("supervisor",))
 PAUSE_S = 1.0
 
 
 @pytest.fixture(scope="module")
-def campaign() -> Iterator[Campaign]:
-    """Customers at work on a product of their own."""
-    with running_product() as product:
-        made = Campaign(product)
-        yield made
-        made.customers.leave()
+def campaign(stack: Any) -> Iterator[Campaign]:
+    """A customer at work on the product that the other tests have used."""
+    made = Campaign(stack, customers=1)
+    yield made
+    made.customers.leave()
 
 
-@pytest.mark.parametrize("kinds", [*TOGETHER, *ALONE], ids=", ".join)
+@pytest.mark.parametrize("kinds", RUNS, ids=", ".join)
 def test_after_kills_everything_works_again_and_every_sum_holds(campaign: Campaign, kinds: Sequence[str]) -> None:
     before = campaign.record.kills
     assert campaign.run([Strike(PAUSE_S, kind) for kind in kinds]) == []
@@ -36,7 +34,7 @@ def test_after_kills_everything_works_again_and_every_sum_holds(campaign: Campai
 
 
 def test_every_kind_of_kill_is_among_them() -> None:
-    assert {kind for kinds in (*TOGETHER, *ALONE) for kind in kinds} == set(KINDS)
+    assert {kind for kinds in RUNS for kind in kinds} == set(KINDS)
 
 
 def test_a_seed_replays() -> None:
