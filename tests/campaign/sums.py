@@ -108,8 +108,8 @@ def _told_and_stored(db: psycopg.Connection, book: Book) -> list[str]:
 def _half_written(db: psycopg.Connection, artifacts: Path) -> list[str]:
     """Whatever the database believes in has exactly the bytes that it believes."""
     found = []
-    for table in ("datasets_file", "datasets_datasetversion"):
-        for path, told in db.execute(f"SELECT path, sha256 FROM {table} WHERE path <> ''"):
+    for table, living in (("datasets_file", "deleted_at IS NULL"), ("datasets_datasetversion", "path <> ''")):
+        for path, told in db.execute(f"SELECT path, sha256 FROM {table} WHERE {living}"):
             if _sha256(artifacts / path) != told:
                 found.append(f"{path} is not what {table} says")
     for path, told in db.execute("SELECT path, digest FROM registry_model WHERE deleted_at IS NULL"):

@@ -4,14 +4,12 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 import openai
 import psycopg
@@ -19,82 +17,14 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from django.conf import settings
 from tilth.core.clock import now
-from tilth.dataplane.access import grants
 from tilth.dataplane.fake_predictions import TOKENS_PER_ROW, FakePredictions, running
-from tilth.dataplane.keys import signing_key
-from tilth.dataplane.tokens import Tokens
-from tilth.gateway.app import Gateway
-from tilth.gateway.upstream import Upstream
 from tilth.tenants import services as tenants
 from tilth.tenants.keys import new_key
 from tilth.usage import services as usage
 from tilth.usage.fold import fold_once
 from tilth.usage.models import Price
 
-DIGEST = "sha256:" + "ab" * 32
-
-
-class Served:
-    """An ASGI app that makes its gateway inside its event loop."""
-
-    def __init__(self, database_url: str, plane: str) -> None:
-        self._database_url = database_url
-        self._plane = plane
-        self.gateway: Gateway | None = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        else:
-            assert self.gateway is not None
-            await self.gateway(scope, receive, send)
-
-    async def _lifespan(self, receive: Any, send: Any) -> None:
-        self.gateway = Gateway(self._database_url, Upstream(self._plane, Tokens(signing_key()), grants()))
-        await receive()
-        await self.gateway.start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.gateway.stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-@dataclass
-class Stack:
-    """The gateway at ``url``, and the fake behind it."""
-
-    url: str
-    plane: FakePredictions
-    database: Any
-
-    def ask(
-        self, key: str, model: str = "ft:test", *, rows: int = 1, retry: int = 0, body: bytes = b"", text: str = "hello"
-    ) -> "Answer":
-        body = body or json.dumps({"model": model, "inputs": [{"text": text}] * rows}).encode()
-        return send(self.url, "POST", "/v1/predictions", key, body, {"x-stainless-retry-count": str(retry)})
-
-
-@dataclass
-class Answer:
-    status: int
-    body: Any
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def code(self) -> str:
-        return str(self.body["error"]["code"])
-
-
-def send(url: str, method: str, path: str, key: str, body: bytes, headers: dict[str, str] | None = None) -> Answer:
-    import http.client
-
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    try:
-        connection.request(method, path, body, {"Authorization": f"Bearer {key}", **(headers or {})})
-        answer = connection.getresponse()
-        return Answer(answer.status, json.loads(answer.read()), dict(answer.getheaders()))
-    finally:
-        connection.close()
+from tests.controlplane.gateway_rig import DIGEST, Served, Stack, deploy, events, eventually, held, send
 
 
 @pytest.fixture(scope="module")
@@ -113,62 +43,10 @@ def plane(stack: Stack) -> Iterator[FakePredictions]:
 
 
 @pytest.fixture
-def deploy(sums_db: psycopg.Connection) -> Callable[..., None]:
-    """Makes a name answer with a digest, without a job behind it: how models are made is tested elsewhere."""
-
-    def make(tenant: Any, name: str = "ft:test", digest: str = DIGEST) -> None:
-        model = uuid4()
-        with sums_db.transaction():
-            sums_db.execute("SET LOCAL session_replication_role = replica")
-            insert(
-                sums_db, "registry_model", id=model, tenant_id=tenant.id, created_at=now(), name=name, job_id=uuid4(),
-                version_id=uuid4(), version_sha256="", vertical="support_chat", base_model="minilm-l6",
-                base_revision="", path=f"tenants/{tenant.id.hex}/m/", digest=digest, rung="probe", metrics="{}",
-                report="{}", card="",
-            )  # fmt: skip
-            insert(
-                sums_db, "serving_deployment", id=uuid4(), tenant_id=tenant.id, created_at=now(), name=name,
-                model_id=model,
-            )  # fmt: skip
-
-    return make
-
-
-def insert(db: psycopg.Connection, table: str, **row: Any) -> None:
-    places = ", ".join(["%s"] * len(row))
-    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})".encode(), list(row.values()))
-
-
-@pytest.fixture
-def ready(tenant: Any, deploy: Callable[..., None]) -> Any:
+def ready(tenant: Any, sums_db: psycopg.Connection) -> Any:
     """A tenant with a model that answers."""
-    deploy(tenant)
+    deploy(sums_db, tenant)
     return tenant
-
-
-def events(db: psycopg.Connection, tenant: Any) -> list[tuple[str, int]]:
-    return db.execute(
-        "SELECT event_id, quantity FROM usage_usageevent WHERE tenant_id = %s ORDER BY id", [tenant.id]
-    ).fetchall()
-
-
-def held(db: psycopg.Connection, tenant: Any) -> list[tuple[int, int]]:
-    """(held, sum of holds) of each budget where they differ or are not zero."""
-    found = db.execute(
-        """SELECT held_micro_usd, (SELECT coalesce(sum(amount_micro_usd), 0)::bigint FROM usage_hold h
-               WHERE b.id IN (h.budget_id, h.key_budget_id))
-           FROM usage_budget b WHERE tenant_id = %s""", [tenant.id]
-    ).fetchall()  # fmt: skip
-    return [row for row in found if row != (0, 0)]
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    ends = time.monotonic() + 10
-    while not condition():
-        if time.monotonic() > ends:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_a_prediction_is_answered_metered_and_billed(stack: Stack, ready: Any, sums_db: Any) -> None:

@@ -11,7 +11,17 @@ from tests.campaign.kills import KINDS
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 RUNS = (
-    ("trainer", "worker", "host", "hung trainer", "web and gateway", "ingress", "postgres", "trainer pool"),
+    (
+        "trainer",
+        "worker",
+        "host",
+        "hung trainer",
+        "web and gateway",
+        "ingress",
+        "hung postgres",
+        "postgres",
+        "trainer pool",
+    ),
     ("ray head",),
     ("all at once", "supervisor"),
 )

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from tilth.core.rls import MIGHTY
+from tilth.settings.env import KEEPALIVE
 
 CONNECT_S = 5
 STATEMENT_MS = 10_000
@@ -33,7 +34,8 @@ def options(*, synchronous_commit: bool = True) -> dict[str, Any]:
     """How the gateway connects."""
     commit = "on" if synchronous_commit else "off"
     flags = f"-c synchronous_commit={commit} -c statement_timeout={STATEMENT_MS} -c plan_cache_mode=force_generic_plan"
-    return {"connect_timeout": CONNECT_S, "autocommit": True, "options": flags, "application_name": "tilth gateway"}
+    name = {"application_name": "tilth gateway"}
+    return {"connect_timeout": CONNECT_S, "autocommit": True, "options": flags, **name, **KEEPALIVE}
 
 
 async def refuse_mighty(connection: AsyncConnection[Any]) -> None:

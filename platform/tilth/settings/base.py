@@ -1,6 +1,6 @@
 """Settings common to every environment."""
 
-from tilth.settings.env import database, environment
+from tilth.settings.env import KEEPALIVE, database, environment
 
 ENV = environment()
 
@@ -73,7 +73,7 @@ TEMPLATES = [
 ]
 
 # default: the app's role under row-level security; system: named reads across tenants; owner: migrations only.
-POOL = {"pool": {"min_size": 0, "max_size": 16, "timeout": 5, "max_idle": 60}, "connect_timeout": 5}
+POOL = {"pool": {"min_size": 0, "max_size": 16, "timeout": 5, "max_idle": 60}, "connect_timeout": 5, **KEEPALIVE}
 DATABASES = {
     "default": {**database(ENV.database_url), "OPTIONS": POOL},
     "system": {**database(ENV.database_url_system), "OPTIONS": POOL},

@@ -9,6 +9,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from django.core.exceptions import ImproperlyConfigured
 
 ROOT = Path(__file__).resolve().parents[3]
+KEEPALIVE: dict[str, int] = {
+    "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000,
+}  # fmt: skip
+"""libpq notices a PostgreSQL whose machine or network is gone after 25 s; seconds, and milliseconds for the last."""
 
 
 @dataclass(frozen=True)

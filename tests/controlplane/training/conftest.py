@@ -12,6 +12,7 @@ import pytest
 from tilth.dataplane.access import grants
 from tilth.dataplane.fake import FakeDataPlane
 from tilth.dataplane.keys import signing_key
+from tilth.dataplane.port import DataPlane
 
 ROWS = "text,label\n" + "".join(f"message number {n},{('red', 'green')[n % 2]}\n" for n in range(60))
 
@@ -26,16 +27,20 @@ class Rig:
     make_file: Callable[..., UUID]
 
     def __post_init__(self) -> None:
+        self.reach(self.plane)
+
+    def reach(self, plane: DataPlane) -> None:
+        """From now on the worker calls this one."""
         from tilth.core.loops import Crew
         from tilth.serving.loader import Loader
         from tilth.training.dispatcher import Dispatcher
         from tilth.training.puller import Puller
         from tilth.training.validator import Validator
 
-        self.dispatcher = Dispatcher(self.plane, grants())
-        self.puller = Puller(self.plane, grants())
+        self.dispatcher = Dispatcher(plane, grants())
+        self.puller = Puller(plane, grants())
         self.validator = Validator(Crew(1, "test"))
-        self.loader = Loader(self.plane, grants())
+        self.loader = Loader(plane, grants())
 
     def create(self, tenant: Any, **order: Any) -> UUID:
         """A job whose files are still to be checked."""
