@@ -48,6 +48,7 @@ class Network:
         self.passed = 0
         """Requests (pieces of them) that reached the server."""
         self.url = ""
+        self._open: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -56,20 +57,19 @@ class Network:
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         yield
         server.close()
-        await asyncio.sleep(0)
-        open_ones = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in open_ones:
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
+        while self._open:  # each handler ends by itself once its two ends are gone
+            for writer in self._open:
+                writer.transport.abort()
+            await asyncio.sleep(0.01)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(*self._target)
-        ways = {
+        self._open |= {writer, back}
+        ways = [
             asyncio.ensure_future(self._requests(reader, back)),
             asyncio.ensure_future(self._replies(there, writer)),
-        }
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        ]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
             way.cancel()
         await asyncio.gather(*ways, return_exceptions=True)
@@ -79,6 +79,7 @@ class Network:
             end.close()
             with suppress(OSError):
                 await end.wait_closed()
+            self._open.discard(end)
 
     async def _requests(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         while piece := await reader.read(CHUNK):
