@@ -75,5 +75,11 @@ class Unavailable(TilthError):
     code = "unavailable"
 
 
+class Full(Unavailable):
+    """No room is left on the disk that should keep it; nothing was kept."""
+
+    code = "storage_full"
+
+
 class NoTenant(RuntimeError):
     """A query on tenants' data outside a tenant scope: a bug of ours, stopped before it leaks."""

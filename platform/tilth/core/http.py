@@ -1,5 +1,6 @@
 """The only place where errors become HTTP: status, OpenAI's error body, retry headers, request ids."""
 
+import errno
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from rest_framework.response import Response
 from tilth.core.errors import (
     Busy,
     Forbidden,
+    Full,
     Invalid,
     NotFound,
     PaymentRequired,
@@ -38,7 +40,9 @@ STATUS: dict[type[TilthError], HTTPStatus] = {
     Unprocessable: HTTPStatus.UNPROCESSABLE_ENTITY,
     TooMany: HTTPStatus.TOO_MANY_REQUESTS,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    Full: HTTPStatus.INSUFFICIENT_STORAGE,
 }
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 INFRASTRUCTURE = (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError)
 
 
@@ -73,6 +77,9 @@ def as_tilth_error(error: Exception) -> TilthError | None:
             return Invalid("The body is over 2 MiB; upload files through /v1/files.", code="body_too_large")
         case APIException():
             return _from_drf(error)
+        case OSError() if error.errno in NO_ROOM:
+            log.error("no room: %s", error)
+            return Full("The storage is full and has kept nothing of this; try again later or tell the operator.")
         case _ if isinstance(error, INFRASTRUCTURE):
             log.error("infrastructure: %s", error)
             return Unavailable("The service cannot reach its database or data plane; try again.")

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,6 +60,7 @@ class Writer:
             os.fsync(self._file.fileno())
             self._file.close()
             self._part.replace(self._full)
+            _sync_folder(Path(self._full).parent)
         else:
             self._file.close()
             self._file.commit()
@@ -68,7 +69,8 @@ class Writer:
     def abort(self) -> None:
         """Nothing was written."""
         if self._part:
-            self._file.close()
+            with suppress(OSError):  # closing writes what is left; a full disk refuses it once more
+                self._file.close()
             self._part.unlink(missing_ok=True)
         else:
             self._file.discard()
@@ -170,6 +172,15 @@ def _part_of(full: str) -> Path:
     target = Path(full)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.with_name(f".{target.name}.{uuid4().hex}{PART}")
+
+
+def _sync_folder(folder: Path) -> None:
+    """A renamed file is on disk under its new name only when its folder is."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _is_local(fs: Any) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -251,3 +252,35 @@ def test_a_commit_whose_answer_is_lost_keeps_the_bytes_of_its_row(
         made = File.objects.get()
     assert [path.read_bytes() for path in left_behind(artifacts, tenant)] == [GOOD]
     assert (artifacts / made.path).read_bytes() == GOOD
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Four mebibytes that can be full; needs the right to mount."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={4 * MIB}", "tmpfs", str(tmp_path)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_507_leaves_nothing_and_the_next_upload_that_fits_is_kept(
+    tenant: Any, small_disk: Path, sums_db: psycopg.Connection
+) -> None:
+    web = start(TILTH_ARTIFACTS=f"file://{small_disk}")
+    try:
+        with web.sdk(tenant) as sdk:
+            for _ in range(2):
+                with pytest.raises(openai.InternalServerError) as refused:
+                    sdk.files.create(file=("large.csv", GOOD * (6 * MIB // len(GOOD))), purpose="fine-tune")
+                assert (refused.value.status_code, refused.value.code) == (507, "storage_full")
+                assert refused.value.response.headers["retry-after"]
+                assert left_behind(small_disk, tenant) == []
+            small = sdk.files.create(file=("small.csv", GOOD), purpose="fine-tune")
+            assert sdk.files.content(small.id).read() == GOOD
+    finally:
+        web.process.kill()
+        web.process.wait(10)
+    count = "SELECT count(*) FROM datasets_file WHERE tenant_id = %s"
+    assert sums_db.execute(count, [tenant.id]).fetchone() == (1,)
