@@ -11,6 +11,7 @@ from django.db import connection
 from rest_framework.request import Request
 
 from tilth.core.clock import now
+from tilth.core.crash import crash_point
 from tilth.core.errors import Busy, Unprocessable
 from tilth.core.models import FirstReply
 from tilth.core.scope import in_tenant
@@ -40,12 +41,18 @@ def asked(request: Request, actor: str) -> Asked:
     )
 
 
-@in_tenant
 def once(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The reply to a request: the first one's if this is a retry, else what ``make`` makes, in one transaction with it.
 
     Raises Busy while the first is under way, Unprocessable if the key was used for another request.
     """
+    reply = _reply(tenant=tenant, request=request, make=make)
+    crash_point("reply.committed")
+    return reply
+
+
+@in_tenant
+def _reply(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     _lock(request)
     found = _first(request)
     if found is not None:

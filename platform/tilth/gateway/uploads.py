@@ -46,6 +46,7 @@ async def upload_file(scope: Scope, receive: Receive, send: Send, principal: Pri
     crash_point("upload.stored")
     retried = headers.get(b"x-stainless-retry-count", b"0") not in (b"", b"0")
     made = await _kept(principal, stored, file=file, filename=form.filename or "file", retried=retried, **wish)
+    crash_point("upload.committed")
     await send_json(send, file_shape(made), status=HTTPStatus.OK)
 
 
