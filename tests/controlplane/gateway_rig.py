@@ -127,3 +127,15 @@ def eventually(condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def restart_by_kill(server: Any) -> None:
+    """As kill -9 of PostgreSQL and its start by the supervisor; this process's own connections are given up."""
+    from django.db import connections
+
+    server.process.kill()
+    server.process.wait()
+    server.start()
+    connections.close_all()
+    for alias in ("default", "system"):
+        connections[alias].close_pool()  # type: ignore[attr-defined]

@@ -24,7 +24,17 @@ from tilth.usage import services as usage
 from tilth.usage.fold import fold_once
 from tilth.usage.models import Price
 
-from tests.controlplane.gateway_rig import DIGEST, Served, Stack, deploy, events, eventually, held, send
+from tests.controlplane.gateway_rig import (
+    DIGEST,
+    Served,
+    Stack,
+    deploy,
+    events,
+    eventually,
+    held,
+    restart_by_kill,
+    send,
+)
 
 
 @pytest.fixture(scope="module")
@@ -322,18 +332,6 @@ def test_connections_that_were_closed_while_idle_cost_no_request(stack: Stack, r
     sums_db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tilth gateway'")
     time.sleep(0.2)
     assert stack.ask(ready.key).status == 200
-
-
-def restart_by_kill(server: Any) -> None:
-    """As kill -9 of PostgreSQL and its start by the supervisor; this process's own connections are given up."""
-    from django.db import connections
-
-    server.process.kill()
-    server.process.wait()
-    server.start()
-    connections.close_all()
-    for alias in ("default", "system"):
-        connections[alias].close_pool()  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow

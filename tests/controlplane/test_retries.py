@@ -1,14 +1,8 @@
 """The SDK tries again after a web process was killed between commit and reply, and while the first try is under way."""
 
-import contextlib
 import io
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
@@ -18,7 +12,8 @@ import openai
 import psycopg
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.web import free_port, web
+
 ROWS = b"text,label\n" + b"".join(f"message number {n},{'ab'[n % 2]}\n".encode() for n in range(40))
 RETRIES = 8
 
@@ -27,32 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
-
-
-@contextlib.contextmanager
-def web(port: int, crash_at: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A web process; ready when it takes connections."""
-    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "tilth.asgi:application", "--port", str(port)]
-    env = os.environ | {"TILTH_CRASH_AT": crash_at}
-    process = subprocess.Popen([*command, "--log-level", "warning"], cwd=ROOT, env=env)
-    try:
-        end = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < end:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.05)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def sdk(port: int, tenant: Any) -> openai.OpenAI:
-    return openai.OpenAI(api_key=tenant.key, base_url=f"http://127.0.0.1:{port}/v1", max_retries=RETRIES)
+    return free_port()
 
 
 def upload(client: openai.OpenAI) -> str:
@@ -62,10 +32,10 @@ def upload(client: openai.OpenAI) -> str:
 def killed_before_its_reply(port: int, tenant: Any, crash_at: str, ask: Callable[[openai.OpenAI], Any]) -> Any:
     """What the SDK returns in the end, after the first process has died at its crash point and another came."""
     found: list[Any] = []
-    with web(port, crash_at) as first, sdk(port, tenant) as client:
+    with web(port, TILTH_CRASH_AT=crash_at) as first, first.sdk(tenant, RETRIES) as client:
         asking = Thread(target=lambda: found.append(ask(client)))
         asking.start()
-        assert first.wait(30) == -signal.SIGKILL, "it died where it was meant to"
+        assert first.process.wait(30) == -signal.SIGKILL, "it died where it was meant to"
         with web(port):
             asking.join(60)
     return found[0]
@@ -86,7 +56,7 @@ def test_an_upload_killed_between_commit_and_reply_is_one_file(
 
 
 def test_a_job_killed_between_commit_and_reply_is_one_job(tenant: Any, port: int, sums_db: psycopg.Connection) -> None:
-    with web(port), sdk(port, tenant) as client:
+    with web(port) as only, only.sdk(tenant) as client:
         file = upload(client)
     job = killed_before_its_reply(
         port, tenant, "reply.committed",
@@ -102,7 +72,7 @@ def test_tries_of_one_request_at_the_same_time_in_any_order_make_one_thing(
     tenant: Any, port: int, sums_db: psycopg.Connection
 ) -> None:
     """Eight tries under one Idempotency-Key, as a client behind an impatient proxy sends them."""
-    with web(port), sdk(port, tenant) as client, ThreadPoolExecutor(8) as pool:
+    with web(port) as only, only.sdk(tenant, RETRIES) as client, ThreadPoolExecutor(8) as pool:
         file = upload(client)
         order: dict[str, Any] = {
             "model": "minilm-l6", "training_file": file, "extra_body": {"vertical": "support_chat"},

@@ -21,6 +21,7 @@ class FakePredictions:
 
     def __init__(self, verify_key: Ed25519PublicKey | None = None) -> None:
         self.delay_s = 0.0
+        self.tokens_per_row = TOKENS_PER_ROW
         self.digest: str | None = None
         """Answers with this instead of the digest that was asked for."""
         self.fault: tuple[int, str, str] | None = None
@@ -55,7 +56,7 @@ class FakePredictions:
             "predictions": [prediction] * rows,
             "digest": self.digest or asked["model"]["digest"],
             "generation": 1,
-            "usage": {"rows": rows, "tokens": TOKENS_PER_ROW * rows},
+            "usage": {"rows": rows, "tokens": self.tokens_per_row * rows},
         }
 
     def _let_in(self, header: str) -> bool:

@@ -50,6 +50,7 @@ class Gateway:
     async def start(self) -> None:
         """Refuses roles that would see every tenant; a database that is away may come back later."""
         await self._pool.open()
+        self._holds.start()
         gc.collect()
         gc.freeze()  # the collector need not look at Django again and again: it stopped requests for 50 ms
         try:

@@ -21,6 +21,8 @@ ANSWER_S = 12.0
 WAIT_S = 3.0
 """For a connection of the pool, and for its check."""
 TENANT = "SELECT set_config('tilth.tenant', %s, true)"
+LOST = (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError)
+"""Errors of the connection, not of a statement."""
 
 Row = tuple[Any, ...]
 Statement = tuple[str, Mapping[str, Any] | Sequence[Any]]
@@ -105,4 +107,4 @@ async def together(connection: AsyncConnection[Row], statements: Sequence[Statem
 
 def lost(error: BaseException) -> bool:
     """Whether an error means that the connection, not the statement, failed."""
-    return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | OSError | TimeoutError)
+    return isinstance(error, LOST)

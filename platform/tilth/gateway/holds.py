@@ -1,7 +1,8 @@
 """Holds in batches: placed before a request is forwarded, given back if nothing came of it."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from uuid import UUID
@@ -11,7 +12,7 @@ from psycopg import pq
 from tilth.core.clock import now
 from tilth.core.errors import PaymentRequired
 from tilth.gateway.batches import Batches
-from tilth.gateway.database import ANSWER_S
+from tilth.gateway.database import ANSWER_S, LOST
 from tilth.gateway.link import Link
 from tilth.gateway.wire import TENANT, Call, Prepared, Values, Wire, array, in_tenant, text
 from tilth.usage import statements
@@ -20,6 +21,10 @@ from tilth.usage.budgets import Room, month_of
 LIFE = timedelta(minutes=3)
 """Longer than any request; then the sweep gives it back."""
 PURPOSE = b"prediction"
+LOOK_S = 0.1
+"""How often a gateway that has holds under way looks whether its connection still stands."""
+SETTLING_S = 0.5
+"""After PostgreSQL came up again: by then every gateway has put back what it forgot, and there is true room to give."""
 
 HOLD, HOLD_CAPPED = Prepared.of(statements.HOLD), Prepared.of(statements.HOLD_CAPPED)
 HOLD_AGAIN, RELEASE = Prepared.of(statements.HOLD_AGAIN), Prepared.of(statements.RELEASE)
@@ -84,24 +89,39 @@ def _ensure_budgets(tenant: UUID, month: date, key: UUID | None, cap_micro_usd: 
 class Holds:
     """All holds of this process go over one connection. Their commits are not waited for on disk.
 
-    If PostgreSQL dies it may forget the newest ones: those still under way here are put back when it is up again.
+    If PostgreSQL dies it may forget the newest ones: those still under way here are put back as soon as it is up again,
+    before anybody is given new room. Of a hold whose answer was lost nobody knows whether it stands: it is given back.
     """
 
     def __init__(self, url: str, ensure: Ensure) -> None:
-        self._link = Link(url, PREPARED, synchronous_commit=False, restarted=self._put_back)
+        self._link = Link(url, PREPARED, synchronous_commit=False, opened=self._opened)
         self._ensure = ensure
         self._batches: Batches[Wish, None] = Batches(self._flush)
         self._standing: dict[UUID, Place] = {}
+        self._owed: dict[UUID, Back] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Looks after the holds from now on; call it in the event loop that serves."""
+        self._watching = asyncio.create_task(self._watch())
 
     async def place(self, wish: Place) -> None:
         """Raises PaymentRequired with limit_source when there is no room."""
-        await self._batches.ask(wish)
+        try:
+            await self._batches.ask(wish)
+        except PaymentRequired:
+            raise
+        except BaseException:
+            self._owed[wish.id] = Back(wish.tenant, wish.id)
+            raise
         self._standing[wish.id] = wish
 
     async def give_back(self, placed: Place) -> None:
-        """At once; if it cannot be done now, the sweep does it."""
+        """At once, or as soon as the database is there again."""
         self._standing.pop(placed.id, None)
-        await self._batches.ask(Back(placed.tenant, placed.id))
+        self._owed[placed.id] = back = Back(placed.tenant, placed.id)
+        with suppress(*LOST):
+            await self._repay([back])
 
     def settled(self, placed: Place) -> None:
         """The fold gives it back; if it could not be settled, the sweep."""
@@ -109,8 +129,23 @@ class Holds:
 
     async def close(self) -> None:
         """After what is under way."""
+        if self._watching is not None:
+            self._watching.cancel()
         await self._batches.idle()
         await self._link.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._standing or self._owed:
+                with suppress(*LOST):  # the next look tries again
+                    await self._link.look()
+                    await self._repay(list(self._owed.values()))
+
+    async def _repay(self, backs: Sequence[Back]) -> None:
+        await asyncio.gather(*map(self._batches.ask, backs))
+        for back in backs:
+            self._owed.pop(back.id, None)
 
     async def _flush(self, wishes: list[Wish]) -> list[Exception | None]:
         """One transaction; tenants in one order in all processes, so that none waits for another in a circle."""
@@ -143,10 +178,13 @@ class Holds:
         _, rooms = await self._link.together([in_tenant(first.tenant), (ROOM, facts)])
         return {place.id: _refusal(place, rooms) for place in group if place.id in refused}
 
-    async def _put_back(self, wire: Wire) -> None:
+    async def _opened(self, wire: Wire, restarted: bool) -> None:
+        if not restarted:
+            return
         for tenant, own in by_tenant(self._standing.values()):
             again = [(HOLD_AGAIN, _facts(group)) for group in by_key(own)]
             await wire.together([in_tenant(tenant), *again])
+        await asyncio.sleep(SETTLING_S)
 
 
 def by_tenant(wishes: Iterable[Wish]) -> list[tuple[UUID, list[Wish]]]:
