@@ -16,6 +16,8 @@ from tests.product import Product
 
 SETTLE_S = 60.0
 """Within which everything used is folded and all given back, once nobody asks for anything."""
+ORPHAN_S = 5.0
+"""A process that nobody owns for longer is an orphan."""
 NOTHING: dict[str, LiteralString] = {
     "postings whose lines do not sum to zero":
         "SELECT posting FROM usage_ledgerentry GROUP BY posting HAVING sum(amount_micro_usd) <> 0",
@@ -124,6 +126,14 @@ def _sha256(path: Path) -> str:
 
 
 def _orphans(product: Product) -> list[str]:
-    """Processes that work for this folder and that the supervisor would not end."""
+    """Processes that work for this folder and that the supervisor would not end; what only begins or ends is none."""
+    end = time.monotonic() + ORPHAN_S
+    while (left := _outside(product)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return [f"orphan {pid}: {line[:80]}" for pid, line in left.items()]
+
+
+def _outside(product: Product) -> dict[int, str]:
+    found = product.processes()
     ours = {child.pid for child in psutil.Process(product.process.pid).children(recursive=True)}
-    return [f"orphan {pid}: {line[:80]}" for pid, line in product.processes().items() if pid not in ours]
+    return {pid: line for pid, line in found.items() if pid not in ours}
