@@ -28,7 +28,7 @@ def main() -> int:
     console = Console(width=140, highlight=False)
     begun = time.monotonic()
     with running_product() as product:
-        campaign = Campaign(product)
+        campaign, faults = Campaign(product), list[str]()
         for seed in range(asked.seed, asked.seed + asked.runs):
             if time.monotonic() > begun + asked.minutes * 60:
                 break
@@ -41,13 +41,13 @@ def main() -> int:
                 console.print("\n".join(f"  ✗ {fault}" for fault in faults), style="red", markup=False)
                 kept = shutil.copytree(product.var / "logs", LOGS / str(seed), dirs_exist_ok=True)
                 console.print(f"logs: {kept}; replay with: make campaign SEED={seed} RUNS=1")
-                return 1
+                break
         campaign.customers.leave()
-        show(console, campaign)
-    return 0
+        show(console, campaign, faults)
+    return int(bool(faults))
 
 
-def show(console: Console, campaign: Campaign) -> None:
+def show(console: Console, campaign: Campaign, faults: list[str]) -> None:
     """The figures of the whole campaign."""
     book, record = campaign.customers.book, campaign.record
     lines = record.lines()
@@ -58,7 +58,8 @@ def show(console: Console, campaign: Campaign) -> None:
         console.print(table)
     console.print(
         f"{record.runs} runs, {record.kills} processes killed; {len(book.answered):,} predictions acknowledged, "
-        f"{len(book.files):,} files, {len(book.jobs):,} jobs; 0 lost, 0 doubled; refused honestly: {dict(book.refused)}"
+        f"{len(book.files):,} files, {len(book.jobs):,} jobs; {'a fault' if faults else '0 lost, 0 doubled'}; "
+        f"refused honestly: {dict(book.refused)}"
     )
 
 
