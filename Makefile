@@ -12,6 +12,7 @@ TEST ?=
 NAME ?=
 SEED ?=
 RUNS ?=
+KINDS ?=
 FULL ?=
 # The fast gate reads settings but needs no server.
 GATE := TILTH_SECRET_KEY=gate DATABASE_URL=postgresql://tilth_app@/tilth DATABASE_URL_OWNER=postgresql://tilth_owner@/tilth \
@@ -67,9 +68,9 @@ test-control: $(STAMP)
 test-rest: $(STAMP)
 	@$(BIN)/python -m pytest -q --durations=5 $(if $(FULL),,-m "not data") --ignore=tests/controlplane
 
-# Seeded kills of every part under load; a seed replays.
+# Seeded kills of every part under load; a seed replays. KINDS="trainer,network cut" restricts them.
 campaign: $(STAMP)
-	@$(BIN)/python -m tests.campaign $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS))
+	@$(BIN)/python -m tests.campaign $(if $(SEED),--seed $(SEED)) $(if $(RUNS),--runs $(RUNS)) $(if $(KINDS),--kinds '$(KINDS)')
 
 bench: $(STAMP)
 	$(BIN)/python tests/bench $(if $(NAME),--name '$(NAME)') $(if $(FULL),--full)

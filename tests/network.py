@@ -41,12 +41,16 @@ class Network:
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
-        self._target = (parts.hostname or "", parts.port or 0)
+        self.port = parts.port or 0
+        """Of the server."""
+        self._target = (parts.hostname or "", self.port)
         self.fault = Fault.NONE
         self.delay_s = 0.2
         self.drip_s = 0.0005
         self.passed = 0
         """Requests (pieces of them) that reached the server."""
+        self.hurt = 0
+        """Pieces of requests or replies that a fault has met."""
         self.url = ""
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -63,7 +67,11 @@ class Network:
             await asyncio.sleep(0.01)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._target)
+        try:
+            there, back = await asyncio.open_connection(*self._target)
+        except OSError:  # as if the server itself had refused
+            writer.close()
+            return
         self._open |= {writer, back}
         ways = [
             asyncio.ensure_future(self._requests(reader, back)),
@@ -83,6 +91,7 @@ class Network:
 
     async def _requests(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         while piece := await reader.read(CHUNK):
+            self.hurt += self.fault is not Fault.NONE
             if self.fault is Fault.HALF_OPEN:
                 continue
             if self.fault in (Fault.CUT, Fault.RESET):
@@ -93,6 +102,7 @@ class Network:
 
     async def _replies(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await there.read(CHUNK):
+            self.hurt += self.fault is not Fault.NONE
             match self.fault:
                 case Fault.CUT | Fault.RESET | Fault.REPLY_DROPPED:
                     return

@@ -8,24 +8,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from tests.disks import Disk, small_disk
+from tests.network import Network, network
+from tests.web import free_port
+
 COMMAND = [sys.executable, "-m", "tilth.local"]
 READY_S = 240.0
+DISKS, DISK = ("artifacts", "postgres"), 2 << 30
+"""Folders of ``var`` that lie on a disk of their own, and its size in bytes."""
 PLAIN = ("TILTH_", "DATABASE_URL", "RAY_", "DJANGO_")
 
 
 class Product:
-    """``tilth up`` on a folder of its own; ``end`` is Ctrl-C."""
+    """``tilth up`` on a folder of its own; ``end`` is Ctrl-C.
 
-    def __init__(self, folder: Path) -> None:
+    Between its planes lies a network that can be broken; its database and its artifacts lie on disks that can be full.
+    """
+
+    def __init__(self, folder: Path, cable: Network, disks: Mapping[str, Disk | None]) -> None:
         self.var = folder / "var"
+        self.cable, self.disks = cable, disks
         outer = {name: value for name, value in os.environ.items() if not name.startswith(PLAIN)}
-        self.env = outer | {"TILTH_VAR": str(self.var), "TILTH_LEASE_S": "6", "TILTH_HEARTBEAT_S": "1"}
+        self.env = outer | {
+            "TILTH_VAR": str(self.var), "TILTH_LEASE_S": "6", "TILTH_HEARTBEAT_S": "1",
+            "TILTH_DATAPLANE_URL": cable.url, "TILTH_DATAPLANE_PORT": str(cable.port),
+        }  # fmt: skip
         self.output = (folder / "output").open("w+")
         self.process = self._launched()
 
@@ -101,14 +114,19 @@ def running_product() -> Iterator[Product]:
     """Started on a folder of its own and up; ended, and its folder removed, whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="tilth-s-", dir="/tmp"))
     folder.chmod(0o755)
-    product = Product(folder)
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        cable = stack.enter_context(network(f"http://127.0.0.1:{free_port()}"))
+        disks = {name: stack.enter_context(small_disk(folder / "var" / name, DISK)) for name in DISKS}
+        product = Product(folder, cable, disks)
+        stack.callback(_ended, product)
         product.await_up()
         yield product
-    finally:
-        if product.process.poll() is None:
-            product.end()
-        for pid in product.processes():
-            os.kill(pid, signal.SIGKILL)
-        product.output.close()
-        shutil.rmtree(folder)
+
+
+def _ended(product: Product) -> None:
+    if product.process.poll() is None:
+        product.end()
+    for pid in product.processes():
+        os.kill(pid, signal.SIGKILL)
+    product.output.close()

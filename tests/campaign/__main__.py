@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.campaign.campaign import Campaign, schedule
+from tests.campaign.kills import KINDS
 from tests.product import running_product
 
 LOGS = Path(__file__).resolve().parents[2] / "var" / "campaign"
@@ -24,6 +25,7 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run after these")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of kills, with commas between; all if not said")
     asked = parser.parse_args()
     console = Console(width=140, highlight=False)
     begun = time.monotonic()
@@ -32,7 +34,7 @@ def main() -> int:
         for seed in range(asked.seed, asked.seed + asked.runs):
             if time.monotonic() > begun + asked.minutes * 60:
                 break
-            strikes = schedule(seed)
+            strikes = schedule(seed, asked.kinds.split(","))
             told = ", ".join(f"{strike.kind} after {strike.after_s} s" for strike in strikes)
             started = time.monotonic()
             faults = campaign.run(strikes)

@@ -27,6 +27,8 @@ PACE_S = {"answer": 0.05, "read": 0.5, "upload": 1.0, "learn": 0.2}
 """Between two requests of one thread."""
 ASKING = 3
 """Threads of a customer that ask for predictions."""
+HONEST = (503, 507)
+"""With Retry-After: something is away, or a disk is full."""
 ENDED = ("succeeded", "failed", "cancelled")
 LEARN_S = 240.0
 """Within which a job ends, however often its trainer dies."""
@@ -51,7 +53,7 @@ class Book:
     jobs: dict[str, str] = field(default_factory=dict)
     """Job id (hex) → how it ended."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Honest refusals: 503 with Retry-After, or no reply at all."""
+    """Honest refusals: 503 or 507 with Retry-After, or no reply at all."""
     faults: list[str] = field(default_factory=list)
     """What no customer may ever be told."""
     signs: dict[str, float] = field(default_factory=dict)
@@ -208,7 +210,7 @@ class Customer:
         """Whether it succeeded; notes a refusal that no customer should ever see."""
         if status == 200:
             return True
-        if status not in (0, 503) or (status == 503 and "Retry-After" not in headers):
+        if status and (status not in HONEST or "Retry-After" not in headers):
             self._book.faults.append(f"{what}: {status}, {reply}")
         raise Refused(f"{what}: {status or 'no reply'}")
 
@@ -225,14 +227,14 @@ class Customer:
             self._book.refused[f"{sign}: no reply"] += 1
         except openai.APIStatusError as error:
             self._book.refused[f"{sign}: {error.status_code}"] += 1
-            if error.status_code != 503 or "Retry-After" not in error.response.headers:
+            if error.status_code not in HONEST or "Retry-After" not in error.response.headers:
                 self._book.faults.append(f"{sign}: {error.status_code}, {error.message}")
         else:
             self._book.signs[sign] = max(begun, self._book.signs.get(sign, 0.0))
 
 
 class Refused(Exception):
-    """By a 503, or by silence."""
+    """Honestly, or by silence."""
 
 
 def rows(number: int) -> bytes:

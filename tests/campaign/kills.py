@@ -1,4 +1,4 @@
-"""What can be killed or stopped, and how it is found."""
+"""What can be killed, stopped, cut off or filled up, and how it is found; each says how often it hit."""
 
 import contextlib
 import os
@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 import psutil
 
+from tests.network import Fault
 from tests.product import Product
 
 FIND_S = 180.0
 HANG_S = 8.0
-"""For which what hangs only for a while does so."""
+"""For which what ends by itself lasts."""
 Find = Callable[[Product], list[int]]
+Harm = Callable[[Product], int]
 
 
 def part(name: str) -> Find:
@@ -41,41 +43,92 @@ def named(words: str) -> Find:
     return lambda product: [pid for pid, line in product.processes().items() if line.startswith(f"ray::{words}")]
 
 
-KINDS: dict[str, Find] = {
-    "trainer": named("Trainer.run"),
-    "hung trainer": named("Trainer.run"),
-    "trainer pool": named("TrainerPool"),
-    "host": named("ServeReplica:tilth:host-"),
-    "ingress": named("ServeReplica:tilth:Ingress"),
-    "worker": part("worker"),
-    "web and gateway": part("web"),
-    "postgres": part("postgres"),
-    "hung postgres": family("postgres"),
-    "ray head": part("ray"),
-    "all at once": lambda product: list(product.processes()),
-    "supervisor": lambda product: [product.process.pid],
+def killed(find: Find) -> Harm:
+    """By SIGKILL."""
+    return lambda product: len(_hit(product, find, signal.SIGKILL))
+
+
+def stopped(find: Find, seconds: float | None = None) -> Harm:
+    """By SIGSTOP, as what hangs and does not die: for ever, or for so long, while other harm may be done."""
+
+    def stop(product: Product) -> int:
+        hit = _hit(product, find, signal.SIGSTOP)
+        if seconds is not None:
+            threading.Timer(seconds, lambda: [_signal(pid, signal.SIGCONT) for pid in hit]).start()
+        return len(hit)
+
+    return stop
+
+
+def broken(fault: Fault) -> Harm:
+    """The network between the planes, for a while."""
+
+    def cut(product: Product) -> int:
+        before, product.cable.fault = product.cable.hurt, fault
+        time.sleep(HANG_S)
+        product.cable.fault = Fault.NONE
+        return int(product.cable.hurt > before)
+
+    return cut
+
+
+def full(name: str) -> Harm:
+    """A disk of the product, for a while."""
+
+    def fill(product: Product) -> int:
+        disk = product.disks[name]
+        if disk is None:  # nothing can be mounted here; the campaign's table says how often it was
+            return 0
+        disk.fill()
+        time.sleep(HANG_S)
+        disk.free()
+        return 1
+
+    return fill
+
+
+def supervisor(product: Product) -> int:
+    """Killed, and started again as an operator's init system would."""
+    product.process.kill()
+    product.process.wait()
+    product.restart()
+    return 1
+
+
+KINDS: dict[str, Harm] = {
+    "trainer": killed(named("Trainer.run")),
+    "hung trainer": stopped(named("Trainer.run")),
+    "trainer pool": killed(named("TrainerPool")),
+    "host": killed(named("ServeReplica:tilth:host-")),
+    "ingress": killed(named("ServeReplica:tilth:Ingress")),
+    "worker": killed(part("worker")),
+    "web and gateway": killed(part("web")),
+    "postgres": killed(part("postgres")),
+    "hung postgres": stopped(family("postgres"), HANG_S),
+    "ray head": killed(part("ray")),
+    "all at once": killed(lambda product: list(product.processes())),
+    "supervisor": supervisor,
+    "network cut": broken(Fault.CUT),
+    "network reset": broken(Fault.RESET),
+    "network half open": broken(Fault.HALF_OPEN),
+    "replies lost": broken(Fault.REPLY_DROPPED),
+    "network slow": broken(Fault.DELAY),
+    "artifacts full": full("artifacts"),
+    "database full": full("postgres"),
 }
 """The trainer is found only while it runs a job; web and gateway are one process."""
-HUNG = {"hung trainer": None, "hung postgres": HANG_S}
-"""Stopped by SIGSTOP instead, as what hangs and does not die: for ever, or for so many seconds."""
 
 
-def kill(product: Product, kind: str) -> int:
-    """SIGKILL (or SIGSTOP), as soon as there is such a process; how many were hit."""
-    number = signal.SIGSTOP if kind in HUNG else signal.SIGKILL
+def _hit(product: Product, find: Find, number: signal.Signals) -> list[int]:
+    """Sends the signal as soon as there is such a process; who got it."""
     end = time.monotonic() + FIND_S
-    while not (hit := [pid for pid in KINDS[kind](product) if _hit(pid, number)]):
-        assert time.monotonic() < end, f"there is no {kind}"
+    while not (hit := [pid for pid in find(product) if _signal(pid, number)]):
+        assert time.monotonic() < end, "there is no such process"
         time.sleep(0.05)
-    if (seconds := HUNG.get(kind)) is not None:
-        threading.Timer(seconds, lambda: [_hit(pid, signal.SIGCONT) for pid in hit]).start()
-    if kind == "supervisor":
-        product.process.wait()
-        product.restart()
-    return len(hit)
+    return hit
 
 
-def _hit(pid: int, number: signal.Signals) -> bool:
+def _signal(pid: int, number: signal.Signals) -> bool:
     try:
         os.kill(pid, number)
     except ProcessLookupError:

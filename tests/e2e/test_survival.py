@@ -23,7 +23,8 @@ RUNS = (
         "trainer pool",
     ),
     ("ray head",),
-    ("all at once", "supervisor"),
+    ("network cut", "network half open", "artifacts full", "replies lost", "network reset", "database full"),
+    ("network slow", "all at once", "supervisor"),
 )
 PAUSE_S = 1.0
 

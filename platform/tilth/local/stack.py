@@ -49,7 +49,7 @@ class Stack:
         end_marked(f"{MARK}={self.var}")
         self.env = environment(self.outer, self.var, make_keys(self.var / "keys"), self.web_url)
         self.env[MARK] = str(self.var)
-        if "TILTH_DATAPLANE_URL" not in self.outer:
+        if "TILTH_DATAPLANE_URL" not in self.outer or "TILTH_DATAPLANE_PORT" in self.outer:
             self._add_data_plane()
         if "DATABASE_URL" not in self.outer:
             self._add_postgres()
@@ -83,11 +83,12 @@ class Stack:
         return manage(self.env, *arguments)
 
     def _add_data_plane(self) -> None:
+        """Ours, and reached at TILTH_DATAPLANE_URL if something lies between (a proxy) and the port is said, too."""
         bound: tuple[str, ...] = ()
         if "RAY_ADDRESS" not in self.outer:
             bound = (self._add_ray().name,)
-        [port] = free_ports(1)
-        url = f"http://{HOST}:{port}"
+        port = self.outer.get("TILTH_DATAPLANE_PORT") or free_ports(1)[0]
+        url = self.outer.get("TILTH_DATAPLANE_URL") or f"http://{HOST}:{port}"
         self.env |= {"TILTH_DATAPLANE_URL": url, "TILTH_DATAPLANE_PORT": str(port), "TILTH_DATAPLANE_HOST": HOST}
         command = [sys.executable, "-m", "inference.app"]
         made = self._child("dataplane", command, lambda child: child.said("data plane ready"), needs=bound)
