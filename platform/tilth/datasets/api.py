@@ -1,4 +1,4 @@
-"""OpenAI's files API (without the upload, which the thin app takes), and the management API of reports and versions."""
+"""OpenAI's files and uploads API (the thin app takes the bytes), and the management API of reports and versions."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from tilth.core import ids, storage
 from tilth.core.errors import NotFound
+from tilth.core.idempotency import asked, once
 from tilth.core.pages import PageQuery, cursor, rendered
 from tilth.core.serializers import Strict, valid, valid_query
 from tilth.datasets import selectors, services
@@ -23,7 +24,8 @@ from tilth.datasets.checking import check_create
 from tilth.datasets.export import problems_csv
 from tilth.datasets.models import Check
 from tilth.datasets.recipes import Request, SplitOptions
-from tilth.datasets.shapes import check_shape, dataset_shape, file_shape
+from tilth.datasets.shapes import check_shape, dataset_shape, file_shape, upload_shape
+from tilth.datasets.uploading import upload_cancel, upload_create
 from tilth.tenants.authentication import principal_of
 from tilth.tenants.scopes import Scope
 
@@ -69,6 +71,51 @@ class FileView(APIView):
         by = principal_of(request)
         services.file_delete(tenant=by.tenant, by=by, file=ids.parse("file", file))
         return Response({"id": file, "object": "file", "deleted": True})
+
+
+class UploadListView(APIView):
+    """``uploads.create``; parts and ``uploads.complete`` go to the thin app."""
+
+    scopes: ClassVar = {"POST": Scope.FILES_WRITE}
+
+    class In(Strict):
+        class Life(Strict):
+            anchor = serializers.ChoiceField(["created_at"])
+            seconds = serializers.IntegerField()
+
+        bytes = serializers.IntegerField()
+        filename = serializers.CharField(max_length=1024)
+        mime_type = serializers.CharField(max_length=255, help_text="not kept: a file's first bytes tell what it is")
+        purpose = serializers.CharField()
+        expires_after = Life(default=None, allow_null=True)
+
+    @extend_schema(exclude=True)
+    def post(self, request: HttpRequest) -> Response:
+        """A retry of the SDK gets the first reply and opens no second upload."""
+        by = principal_of(request)
+        this = asked(request, by.actor)
+        wish = valid(self.In, request)
+
+        def make() -> dict[str, Any]:
+            made = upload_create(
+                tenant=by.tenant, by=by, filename=wish["filename"], purpose=wish["purpose"], size=wish["bytes"],
+                expires_after_s=wish["expires_after"] and wish["expires_after"]["seconds"],
+            )  # fmt: skip
+            return upload_shape(made)
+
+        return Response(once(tenant=by.tenant, request=this, make=make))
+
+
+class UploadCancelView(APIView):
+    """``uploads.cancel``."""
+
+    scopes: ClassVar = {"POST": Scope.FILES_WRITE}
+
+    @extend_schema(exclude=True)
+    def post(self, request: HttpRequest, upload: str) -> Response:
+        """For good; its parts go."""
+        by = principal_of(request)
+        return Response(upload_shape(upload_cancel(tenant=by.tenant, by=by, upload=ids.parse("upload", upload))))
 
 
 class AnyAccept(DefaultContentNegotiation):

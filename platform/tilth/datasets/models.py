@@ -39,6 +39,52 @@ class File(TenantModel):
         ]
 
 
+class Upload(TenantModel):
+    """A file on its way in parts, in any order, until it is completed, cancelled or an hour old."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending"
+        COMPLETED = "completed"
+        CANCELLED = "cancelled"
+        EXPIRED = "expired"
+
+    purpose = models.CharField(max_length=20, choices=[(p, p) for p in PURPOSES])
+    filename = models.CharField(max_length=255)
+    bytes = models.BigIntegerField()
+    """Of the whole file, as said when it was opened."""
+    expires_after_s = models.IntegerField(null=True)
+    """Life of the file, in seconds."""
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
+    expires_at = models.DateTimeField()
+    order = models.CharField(max_length=64, default="")
+    """sha256 over the ids of the parts that the file was made of."""
+    file = TenantForeignKey(File, models.PROTECT, null=True, related_name="+")
+
+    class Meta(TenantModel.Meta):
+        indexes = [
+            models.Index(fields=["expires_at"], name="uploads_that_expire", condition=Q(status="pending")),
+        ]
+        constraints: ClassVar = [
+            *TenantModel.Meta.constraints,
+            models.CheckConstraint(
+                condition=Q(status="completed", file__isnull=False) | (~Q(status="completed") & Q(file__isnull=True)),
+                name="completed_has_a_file",
+            ),
+        ]
+
+
+class UploadPart(TenantModel):
+    """A part of a pending upload; it goes when the upload is closed."""
+
+    upload = TenantForeignKey(Upload, models.PROTECT, related_name="parts")
+    bytes = models.BigIntegerField()
+    path = models.CharField(max_length=300)
+    """Below TILTH_ARTIFACTS."""
+
+    class Meta(TenantModel.Meta):
+        indexes = [models.Index(fields=["tenant_id", "upload"], name="parts_of_an_upload")]
+
+
 class DatasetVersion(TenantModel):
     """Checked rows, frozen as Parquet: line, split and one column for each role. The app may not update this table."""
 

@@ -51,6 +51,7 @@ def file_create(
     ``file`` is the id under which the bytes are stored. Raises Invalid for an unknown purpose or a wrong life.
     """
     refuse_wish(purpose, expires_after_s)
+    filename = clean(filename)
     if retried and (first := _first(by, filename, purpose, stored)):
         return first
     made = File.objects.create(
@@ -74,6 +75,12 @@ def refuse_wish(purpose: str, expires_after_s: int | None) -> None:
         raise Invalid(
             f"A file expires after {least} to {most} seconds, found {expires_after_s}.", param="expires_after[seconds]"
         )
+
+
+def clean(filename: str) -> str:
+    """A file name without folders and control characters, at most 255 characters."""
+    name = filename.replace("\\", "/").rpartition("/")[2]
+    return "".join(char for char in name if char.isprintable()).strip()[-255:] or "file"
 
 
 def file_check(*, tenant: UUID, file: UUID) -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from tilth.core.clock import now
 from tilth.core.ids import public
-from tilth.datasets.models import Check, DatasetVersion, File
+from tilth.datasets.models import Check, DatasetVersion, File, Upload, UploadPart
 
 
 def file_shape(file: File) -> dict[str, Any]:
@@ -18,6 +19,32 @@ def file_shape(file: File) -> dict[str, Any]:
         "purpose": file.purpose,
         "status": file.status,
         "status_details": file.status_details or None,
+    }
+
+
+def upload_shape(upload: Upload) -> dict[str, Any]:
+    """OpenAI's ``upload``; pending beyond its time it is expired, swept or not."""
+    late = upload.status == Upload.Status.PENDING and upload.expires_at <= now()
+    return {
+        "id": public("upload", upload.id),
+        "object": "upload",
+        "bytes": upload.bytes,
+        "created_at": int(upload.created_at.timestamp()),
+        "expires_at": int(upload.expires_at.timestamp()),
+        "filename": upload.filename,
+        "purpose": upload.purpose,
+        "status": Upload.Status.EXPIRED if late else upload.status,
+        "file": file_shape(upload.file) if upload.file else None,
+    }
+
+
+def part_shape(part: UploadPart) -> dict[str, Any]:
+    """OpenAI's ``upload.part``."""
+    return {
+        "id": public("part", part.id),
+        "object": "upload.part",
+        "created_at": int(part.created_at.timestamp()),
+        "upload_id": public("upload", part.upload_id),
     }
 
 

@@ -3,22 +3,35 @@
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
+
+from django.db.models import Q
 
 from tilth.core import storage
 from tilth.core.clock import now
+from tilth.core.models import TenantModel
 from tilth.core.scope import tenant_scope
-from tilth.datasets.models import DatasetVersion, File
+from tilth.datasets.models import DatasetVersion, File, Upload
 from tilth.datasets.services import file_expire
+from tilth.datasets.uploading import upload_expire
 
 ORPHAN_AGE = timedelta(days=1)
 """No upload and no check lasts longer."""
+KINDS: dict[str, tuple[type[TenantModel], Q]] = {
+    "files": (File, Q()),
+    "datasets": (DatasetVersion, Q()),
+    "uploads": (Upload, Q(status=Upload.Status.PENDING)),
+}
+"""Folder of a tenant → the rows whose bytes lie there."""
 
 
 def sweep() -> None:
     """All of it."""
-    for tenant, file in _expired():
+    for tenant, file in _expired(File, deleted_at=None):
         file_expire(tenant=tenant, file=file)
+    for tenant, upload in _expired(Upload, status=Upload.Status.PENDING):
+        upload_expire(tenant=tenant, upload=upload)
     for name in storage.names("tenants"):
         remove_orphans(UUID(hex=name))
     for left in storage.scratch().iterdir():
@@ -27,18 +40,18 @@ def sweep() -> None:
 
 
 def remove_orphans(tenant: UUID) -> None:
-    """A tenant's old files and versions in storage that no row knows."""
-    for kind, model in (("files", File), ("datasets", DatasetVersion)):
+    """A tenant's old objects in storage that no row knows."""
+    for kind, (model, where) in KINDS.items():
         old = {id_ for name in storage.names(storage.path(tenant, kind)) if _age(id_ := UUID(hex=name)) > ORPHAN_AGE}
         with tenant_scope(tenant):
-            known = set(model.objects.filter(id__in=old).values_list("id", flat=True))
+            known = set(model.objects.filter(where, id__in=old).values_list("id", flat=True))
         for orphan in old - known:
             storage.delete_prefix(storage.path(tenant, kind, orphan.hex))
 
 
-def _expired() -> list[tuple[UUID, UUID]]:
-    """(tenant, file), read across tenants as the system role."""
-    rows = File.unscoped.using("system").filter(expires_at__lte=now(), deleted_at=None)
+def _expired(model: type[File] | type[Upload], **living: Any) -> list[tuple[UUID, UUID]]:
+    """(tenant, id) of what lives beyond its time, read across tenants as the system role."""
+    rows = model.unscoped.using("system").filter(expires_at__lte=now(), **living)
     return list(rows.values_list("tenant_id", "id"))
 
 

@@ -31,6 +31,12 @@ def remove_bytes(tenant: str, file: str) -> None:
     storage.delete_prefix(storage.path(UUID(tenant), "files", UUID(file).hex))
 
 
+@app.task(name="datasets.remove_parts", retry=AGAIN, pass_context=False)
+def remove_parts(tenant: str, upload: str) -> None:
+    """Removes what a closed upload leaves in storage; the file made of it lies elsewhere."""
+    storage.delete_prefix(storage.path(UUID(tenant), "uploads", UUID(upload).hex))
+
+
 @app.periodic(cron="7 * * * *")
 @app.task(name="datasets.sweep", queueing_lock="datasets.sweep", retry=AGAIN, pass_context=False)
 def sweep(timestamp: int) -> None:

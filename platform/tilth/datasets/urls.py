@@ -8,6 +8,8 @@ urlpatterns = [
     path("v1/files", api.FileListView.as_view()),
     path("v1/files/<str:file>", api.FileView.as_view()),
     path("v1/files/<str:file>/content", api.FileContentView.as_view()),
+    path("v1/uploads", api.UploadListView.as_view()),
+    path("v1/uploads/<str:upload>/cancel", api.UploadCancelView.as_view()),
     path("api/files/<str:file>/report", api.FileReportView.as_view()),
     path("api/files/<str:file>/problems.csv", api.FileProblemsView.as_view()),
     path("api/datasets", api.DatasetListView.as_view()),

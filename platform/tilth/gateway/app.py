@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
@@ -15,10 +16,11 @@ from tilth.dataplane.access import grants
 from tilth.dataplane.keys import signing_key
 from tilth.dataplane.tokens import Tokens
 from tilth.gateway import database
-from tilth.gateway.auth import Keys
-from tilth.gateway.bodies import ClientLeft, read_body
+from tilth.gateway.auth import Caller, Keys
+from tilth.gateway.bodies import ClientLeft, Completion, parse, read_body
 from tilth.gateway.holds import Ensure, Holds
 from tilth.gateway.lookups import Lookups
+from tilth.gateway.parts import Completions, upload_part
 from tilth.gateway.predictions import Predictions
 from tilth.gateway.responses import Receive, Scope, Send, known_error, new_request_id, send_error, send_json
 from tilth.gateway.settlements import Settlements
@@ -27,6 +29,10 @@ from tilth.gateway.upstream import Upstream
 from tilth.tenants.scopes import Scope as Right
 
 HEALTH_S = 1.0
+ID = re.compile(r"(?<=^/v1/uploads/)[^/]+(?=/)")
+"""In a path; a route has a star there."""
+
+Handle = Callable[[Scope, Receive, Send, str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +47,12 @@ class Gateway:
         self._settlements = Settlements(database_url)
         self._upstream = upstream
         self._predictions = Predictions(Lookups(self._pool), self._holds, self._settlements, upstream)
-        self._routes: dict[tuple[str, str], Callable[[Scope, Receive, Send, str], Awaitable[None]]] = {
+        self._completions = Completions()
+        self.routes: dict[tuple[str, str], Handle] = {
             ("POST", "/v1/predictions"): self._predict,
             ("POST", "/v1/files"): self._upload,
+            ("POST", "/v1/uploads/*/parts"): self._part,
+            ("POST", "/v1/uploads/*/complete"): self._complete,
             ("GET", "/healthz"): self._health,
         }
 
@@ -61,7 +70,8 @@ class Gateway:
             log.error("the database is away at start: %s", error)
 
     async def stop(self) -> None:
-        """Lets what is under way come to its end."""
+        """Lets what is under way come to its end; a file that is being put together can be completed again."""
+        await self._completions.close()
         await self._predictions.close()
         await self._holds.close()
         await self._settlements.close()
@@ -70,30 +80,46 @@ class Gateway:
 
     def serves(self, scope: Scope) -> bool:
         """Whether a request is the thin app's."""
-        return (scope["method"], scope["path"]) in self._routes
+        return self._route(scope) in self.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, answered in any case."""
         request_id = new_request_id()
         try:
-            await self._routes[scope["method"], scope["path"]](scope, receive, send, request_id)
+            await self.routes[self._route(scope)](scope, receive, send, request_id)
         except ClientLeft:
             return
         except Exception as error:
             await send_error(send, error, request_id=request_id)
 
+    def _route(self, scope: Scope) -> tuple[str, str]:
+        return scope["method"], ID.sub("*", scope["path"])
+
     async def _predict(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        caller = await self._keys.authenticate(scope["headers"])
-        caller.principal.need(Right.PREDICT)
+        caller = await self._caller(scope, Right.PREDICT)
         body = await read_body(scope["headers"], receive)
         request = UUID(hex=request_id.removeprefix("req_"))
         answer = await self._predictions.answer(caller, body, request, retried=_retried(scope))
         await send_json(send, answer, request_id=request_id)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        caller = await self._keys.authenticate(scope["headers"])
-        caller.principal.need(Right.FILES_WRITE)
+        caller = await self._caller(scope, Right.FILES_WRITE)
         await upload_file(scope, receive, send, caller.principal)
+
+    async def _part(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        caller = await self._caller(scope, Right.FILES_WRITE)
+        await upload_part(scope, receive, send, caller.principal, _id(scope))
+
+    async def _complete(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        caller = await self._caller(scope, Right.FILES_WRITE)
+        wish = parse(await read_body(scope["headers"], receive), Completion)
+        answer = await self._completions.complete(caller.principal, _id(scope), wish)
+        await send_json(send, answer, request_id=request_id)
+
+    async def _caller(self, scope: Scope, right: Right) -> Caller:
+        caller = await self._keys.authenticate(scope["headers"])
+        caller.principal.need(right)
+        return caller
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
@@ -102,6 +128,11 @@ class Gateway:
         except (psycopg.Error, TimeoutError) as cause:
             raise Unavailable("The database is away.") from cause
         await send_json(send, {"status": "ok"}, request_id=request_id)
+
+
+def _id(scope: Scope) -> str:
+    found = ID.search(scope["path"])
+    return found[0] if found else ""
 
 
 def _retried(scope: Scope) -> bool:

@@ -1,11 +1,12 @@
 """Reads and parses a request's body, after its key is known to be good."""
 
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tilth.core.errors import Invalid
+from tilth.datasets.uploading import MOST_PARTS
 from tilth.gateway.responses import Receive
 
 LARGEST = 2 * 1024 * 1024
@@ -16,13 +17,32 @@ class ClientLeft(Exception):
     """The client went away before its request was whole: nothing is done, nobody is answered."""
 
 
-class Ask(BaseModel):
-    """``POST /v1/predictions``."""
+class Body(BaseModel):
+    """A request's body."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    EXAMPLE: ClassVar[str]
+
+
+B = TypeVar("B", bound=Body)
+
+
+class Ask(Body):
+    """``POST /v1/predictions``."""
+
+    EXAMPLE = '{"model": "ft:…", "inputs": [{"text": "…"}]}'
 
     model: str = Field(min_length=1, max_length=240)
     inputs: list[dict[str, JsonValue]] = Field(min_length=1, max_length=1024)
+
+
+class Completion(Body):
+    """``POST /v1/uploads/{id}/complete``."""
+
+    EXAMPLE = '{"part_ids": ["part-…"]}'
+
+    part_ids: list[str] = Field(min_length=1, max_length=MOST_PARTS)
+    md5: str | None = Field(default=None, pattern="^[0-9a-fA-F]{32}$")
 
 
 async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
@@ -44,21 +64,21 @@ async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def parse(body: bytes) -> Ask:
+def parse(body: bytes, shape: type[B]) -> B:
     """What is asked; raises Invalid naming what is wrong and where."""
     try:
-        return Ask.model_validate(orjson.loads(body))
+        return shape.model_validate(orjson.loads(body))
     except orjson.JSONDecodeError as cause:
         raise Invalid(f"The body is no JSON: {cause}.") from cause
     except ValidationError as cause:
-        raise _invalid(cause.errors(include_url=False, include_input=False)[0]) from cause
+        raise _invalid(cause.errors(include_url=False, include_input=False)[0], shape.EXAMPLE) from cause
 
 
-def _invalid(fault: Any) -> Invalid:
+def _invalid(fault: Any, example: str) -> Invalid:
     path = ".".join(str(step) for step in fault["loc"])
     message = f"{path}: {fault['msg']}" if path else f"The body must be a JSON object: {fault['msg']}"
-    return Invalid(f'{message}. Send {{"model": "ft:…", "inputs": [{{"text": "…"}}]}}.', param=path or None)
+    return Invalid(f"{message}. Send {example}.", param=path or None)
 
 
 def _too_large() -> Invalid:
-    return Invalid("The body is over 2 MiB; send fewer inputs at a time.", code="body_too_large")
+    return Invalid("The body is over 2 MiB; send less at a time.", code="body_too_large")

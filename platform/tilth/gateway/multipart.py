@@ -12,8 +12,19 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD_BYTES = 4096
-FIELDS = ("purpose", "expires_after[anchor]", "expires_after[seconds]")
-HOW = "Send multipart/form-data with the fields purpose and file."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a form holds: the field of its one file, and its small fields."""
+
+    file: str
+    fields: tuple[str, ...] = ()
+    how: str = ""
+    """What to send, in a sentence."""
+
+    def __str__(self) -> str:
+        return ", ".join((self.file, *self.fields))
 
 
 @dataclass
@@ -29,10 +40,11 @@ class _Part:
 class Form:
     """A form's fields as they arrive; bytes of the file wait in ``pending`` until they are taken."""
 
-    def __init__(self, content_type: bytes) -> None:
+    def __init__(self, content_type: bytes, layout: Layout) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise Invalid(f"The body is {kind.decode('latin-1')!r}. {HOW}", code="not_multipart")
+            raise Invalid(f"The body is {kind.decode('latin-1')!r}. {layout.how}", code="not_multipart")
+        self._layout = layout
         self.fields: dict[str, str] = {}
         self.filename: str | None = None
         self.whole = False
@@ -42,14 +54,14 @@ class Form:
         try:
             self._parser = MultipartParser(options[b"boundary"], self._callbacks(), max_header_size=FIELD_BYTES)
         except FormParserError as error:
-            raise _broken(error) from error
+            raise self._broken(error) from error
 
     def feed(self, chunk: bytes) -> bytes:
         """Reads on; returns the bytes of the file in this piece. Raises Invalid for what is no such form."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise _broken(error) from error
+            raise self._broken(error) from error
         found, self._pending = b"".join(self._pending), []
         return found
 
@@ -82,18 +94,18 @@ class Form:
         _, options = parse_options_header(self._part.headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode(errors="replace")
         self._part.name = name
-        if name == "file":
+        if name == self._layout.file:
             if self.filename is not None:
-                raise Invalid("The form has two files; send one file with each request.", param="file")
+                raise Invalid("The form has two files; send one file with each request.", param=name)
             if b"filename" not in options:
-                raise Invalid("The field file has no file name; send it as a file.", param="file")
-            self.filename = clean(options[b"filename"].decode(errors="replace"))
-        elif name not in FIELDS or name in self.fields:
-            what = "stands twice in" if name in FIELDS else "is no field of"
-            raise Invalid(f"{name!r} {what} the form; the fields are file, {', '.join(FIELDS)}.", param=name or None)
+                raise Invalid(f"The field {name} has no file name; send it as a file.", param=name)
+            self.filename = options[b"filename"].decode(errors="replace")
+        elif name not in self._layout.fields or name in self.fields:
+            what = "stands twice in" if name in self._layout.fields else "is no field of"
+            raise Invalid(f"{name!r} {what} the form; the fields are {self._layout}.", param=name or None)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.name == "file":
+        if self._part.name == self._layout.file:
             self._pending.append(data[start:end])
             return
         self._part.data += data[start:end]
@@ -101,18 +113,11 @@ class Form:
             raise Invalid(f"The field {self._part.name!r} is over {FIELD_BYTES} bytes.", param=self._part.name)
 
     def _part_end(self) -> None:
-        if self._part.name != "file":
+        if self._part.name != self._layout.file:
             self.fields[self._part.name] = self._part.data.decode(errors="replace")
 
     def _end(self) -> None:
         self.whole = True
 
-
-def clean(filename: str) -> str:
-    """A file name without folders and control characters, at most 255 characters."""
-    name = filename.replace("\\", "/").rpartition("/")[2]
-    return "".join(char for char in name if char.isprintable()).strip()[-255:] or "file"
-
-
-def _broken(error: Exception) -> Invalid:
-    return Invalid(f"The form cannot be read: {error}. {HOW}", code="bad_multipart")
+    def _broken(self, error: Exception) -> Invalid:
+        return Invalid(f"The form cannot be read: {error}. {self._layout.how}", code="bad_multipart")

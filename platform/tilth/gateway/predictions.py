@@ -43,7 +43,7 @@ class Predictions:
 
     async def answer(self, caller: Caller, body: bytes, request: UUID, *, retried: bool) -> bytes:
         """The JSON of the answer; a retry of a request that was answered, or is being answered, gets that answer."""
-        ask = parse(body)
+        ask = parse(body, Ask)
         target = await self._lookups.model(caller.principal.tenant, ask.model)
         fingerprint = _fingerprint(caller, target, body)
         first = self._replies.find(fingerprint) if retried else None
