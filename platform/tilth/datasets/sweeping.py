@@ -2,7 +2,9 @@
 
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 from tilth.core import storage
@@ -21,9 +23,15 @@ def sweep() -> None:
         file_expire(tenant=tenant, file=file)
     for name in storage.names("tenants"):
         remove_orphans(UUID(hex=name))
+    sweep_scratch()
+
+
+def sweep_scratch() -> None:
+    """Plain copies that killed processes left."""
     for left in storage.scratch().iterdir():
-        if time.time() - left.stat().st_mtime > ORPHAN_AGE.total_seconds():
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            if not _at_work(left) or time.time() - left.stat().st_mtime > ORPHAN_AGE.total_seconds():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_orphans(tenant: UUID) -> None:
@@ -40,6 +48,12 @@ def _expired() -> list[tuple[UUID, UUID]]:
     """(tenant, file), read across tenants as the system role."""
     rows = File.unscoped.using("system").filter(expires_at__lte=now(), deleted_at=None)
     return list(rows.values_list("tenant_id", "id"))
+
+
+def _at_work(left: Path) -> bool:
+    """Whether the process after which a scratch folder is called still lives."""
+    pid = left.name.partition("-")[0]
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
 def _age(id_: UUID) -> timedelta:
