@@ -1,10 +1,12 @@
-"""Object storage as a job may use it: nothing is read or written without a grant signed by the control plane."""
+"""Object storage as a job may use it: nothing is read or written without a signed grant, and the key in it."""
 
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryFile
 from uuid import uuid4
 
 import fsspec
@@ -14,8 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from fsspec.core import url_to_fs
 from tilth.contract.errors import GrantRefused
 from tilth.contract.messages import REVOKED, Grant
-
-CHUNK = 1 << 20
+from tilth.contract.sealing import seal, unsealed
 
 
 def load_verify_key(path: Path) -> Ed25519PublicKey:
@@ -34,23 +35,27 @@ class Storage:
         self._now = now
 
     def read(self, grant: Grant, name: str = "") -> bytes:
-        """One object, or ``name`` below a prefix; FileNotFoundError, GrantRefused if the bytes are others."""
-        fs, path = self._open(grant, "read", name)
-        data: bytes = fs.cat_file(path)
+        """One object, or ``name`` below a prefix; FileNotFoundError, GrantRefused or SealBroken if it was changed."""
+        data = b"".join(self._chunks(grant, name))
         if grant.sha256 and not name:
             _check(hashlib.sha256(data).hexdigest(), grant)
         return data
 
-    def fetch(self, grant: Grant, folder: Path) -> Path:
-        """A local path of the object: in place on files, else downloaded into ``folder``; its sha256 is checked."""
-        fs, path = self._open(grant, "read", "")
-        local = Path(path)
-        if not _is_local(fs):
-            local = folder / PurePosixPath(path).name
-            fs.get_file(path, str(local))
-        if grant.sha256:
-            _check(_sha256(local), grant)
-        return local
+    @contextmanager
+    def fetched(self, grant: Grant) -> Iterator[Path]:
+        """A plain local copy for the time of the block; its sha256 is checked.
+
+        The file has no name: however this process ends, nothing of it stays on disk.
+        """
+        whole = hashlib.sha256()
+        with TemporaryFile() as file:
+            for chunk in self._chunks(grant, ""):
+                whole.update(chunk)
+                file.write(chunk)
+            file.flush()
+            if grant.sha256:
+                _check(whole.hexdigest(), grant)
+            yield Path(f"/proc/self/fd/{file.fileno()}")
 
     def names(self, grant: Grant) -> list[str]:
         """Relative names of the objects below a prefix, sorted; none if there is nothing yet."""
@@ -67,21 +72,27 @@ class Storage:
         fs, path = self._open(grant, "write", name)
         if fs.exists(f"{path.removesuffix(name)}{REVOKED}"):
             raise GrantRefused(f"the grant for {grant.url} was revoked: its attempt was given up")
+        sealed = seal(data, bytes.fromhex(grant.key))
         if not _is_local(fs):
-            fs.pipe_file(path, data)
+            fs.pipe_file(path, sealed)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid4().hex}.part")
         try:
             with part.open("wb") as file:
-                file.write(data)
+                file.write(sealed)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(target)
         except OSError:
             part.unlink(missing_ok=True)
             raise
+
+    def _chunks(self, grant: Grant, name: str) -> Iterator[bytes]:
+        fs, path = self._open(grant, "read", name)
+        with fs.open(path, "rb") as file:
+            yield from unsealed(file, bytes.fromhex(grant.key))
 
     def _open(self, grant: Grant, method: str, name: str) -> tuple[fsspec.AbstractFileSystem, str]:
         self._verify(grant, method)
@@ -105,11 +116,6 @@ class Storage:
 
 def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
     return "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(found: str, grant: Grant) -> None:

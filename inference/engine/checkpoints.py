@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load, save
 from tilth.contract.digest import MANIFEST, folder_digest
+from tilth.contract.errors import SealBroken
 from tilth.contract.messages import Grant
 from torch import Tensor
 
@@ -68,7 +69,7 @@ def load_checkpoint(store: Store, grant: Grant) -> tuple[Progress, dict[str, Ten
     try:
         manifest = json.loads(store.read(grant, MANIFEST))
         files = {name: store.read(grant, name) for name in manifest["files"]}
-    except (FileNotFoundError, ValueError, KeyError) as cause:
+    except (FileNotFoundError, SealBroken, ValueError, KeyError) as cause:
         raise JobFault("checkpoint_unreadable", f"the checkpoint at {grant.url} is not whole: {cause!r}") from cause
     found = folder_digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     if found != manifest["digest"]:

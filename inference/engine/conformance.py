@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -12,6 +14,7 @@ import duckdb
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tilth.contract.messages import EventKind, Grant, JobSpec, Row, Rung, TrainerEvent, TrainingOptions
+from tilth.contract.sealing import KEY, seal
 from tilth.contract.vertical import Vertical
 
 from inference.adapters.folder import AdapterFolder, read_folder
@@ -74,7 +77,8 @@ class _Job:
 
     def __init__(self, face: Vertical, root: Path, models: Path | None) -> None:
         self._face, self._root, self._models = face, root, models
-        self._key = Ed25519PrivateKey.generate()
+        self._key, self._seal = Ed25519PrivateKey.generate(), os.urandom(KEY)
+        self._storage = Storage(self._key.public_key())
 
     def run(self, rows: list[Row]) -> AdapterFolder:
         spec = JobSpec(
@@ -82,18 +86,23 @@ class _Job:
             base_model=self._face.base_models[0].id, rows=self._frozen(rows), max_device_ms=GRANT_S * 1000,
             output=self._grant("out/", "write"), options=TrainingOptions(highest_rung=Rung.PROBE),
         )  # fmt: skip
-        storage = Storage(self._key.public_key())
         offer = self._face.base_models[0]
         ended = run_job(
-            spec, storage=storage, stop=lambda: None, base=lambda _: load_base(offer, self._models), heartbeat_s=5
+            spec, storage=self._storage, stop=lambda: None, base=lambda _: load_base(offer, self._models), heartbeat_s=5
         )  # fmt: skip
         _must(ended is EventKind.SUCCEEDED, f"a job on the sample has {ended.value}: {self._last_word()}")
-        return read_folder({file.name: file.read_bytes() for file in (self._root / "out" / "model").iterdir()})
+        return read_folder(dict(self._written("out/model/")))
 
     def _last_word(self) -> str:
-        files = sorted((self._root / "out" / "events").glob("*.json"))
-        told = [TrainerEvent.model_validate(each) for file in files for each in json.loads(file.read_text())]
+        told = [
+            TrainerEvent.model_validate(each) for _, data in self._written("out/events/") for each in json.loads(data)
+        ]
         return next((event.message for event in reversed(told) if event.message), "no word")
+
+    def _written(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        grant = self._grant(prefix, "read")
+        for name in self._storage.names(grant):
+            yield name, self._storage.read(grant, name)
 
     def _frozen(self, rows: list[Row]) -> Grant:
         lines = self._root / "rows.jsonl"
@@ -102,11 +111,13 @@ class _Job:
         target = self._root / "rows.parquet"
         with duckdb.connect() as memory:
             memory.read_json(str(lines), format="newline_delimited").write_parquet(str(target))
-        return self._grant("rows.parquet", "read", hashlib.sha256(target.read_bytes()).hexdigest())
+        content = target.read_bytes()
+        target.write_bytes(seal(content, self._seal))
+        return self._grant("rows.parquet", "read", hashlib.sha256(content).hexdigest())
 
     def _grant(self, name: str, method: Literal["read", "write"], sha256: str | None = None) -> Grant:
         url, ends = f"file://{self._root}/{name}", int(time.time()) + GRANT_S
-        plain = Grant(url=url, method=method, sha256=sha256, expires_at=ends)
+        plain = Grant(url=url, method=method, sha256=sha256, key=self._seal.hex(), expires_at=ends)
         return plain.model_copy(update={"signature": self._key.sign(plain.signed_bytes()).hex()})
 
 

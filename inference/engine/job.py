@@ -1,10 +1,8 @@
 """The whole of one attempt at a job: span, rows, ladder, model folder, the last word."""
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,8 +101,8 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
 
 
 def _rows(attempt: Attempt) -> Splits:
-    with tempfile.TemporaryDirectory() as scratch:
-        return read_splits(attempt.storage.fetch(attempt.spec.rows, Path(scratch)))
+    with attempt.storage.fetched(attempt.spec.rows) as path:
+        return read_splits(path)
 
 
 def _in_scope(examples: Examples) -> Examples:

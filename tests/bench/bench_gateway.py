@@ -63,7 +63,14 @@ def run(*, full: bool) -> list[dict[str, str]]:
 
 
 ASKED = {"model": MODEL, "inputs": [ROW]}
-GRANT = {"url": "file:///x/", "method": "read", "sha256": None, "expires_at": 0, "signature": "0" * 128}
+GRANT = {
+    "url": "file:///x/",
+    "method": "read",
+    "sha256": None,
+    "key": "0" * 64,
+    "expires_at": 0,
+    "signature": "0" * 128,
+}
 DIRECT = {
     "flow": "0" * 16,
     "model": {"digest": DIGEST, "folder": GRANT, "vertical": "support_chat", "base_model": "minilm-l6"},

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import psutil
 import psycopg
 from tilth.contract.digest import MANIFEST, folder_digest
+from tilth.contract.sealing import unsealed
+from tilth.core.keystore import KeyStore, group_key
 
 from tests.campaign.customers import Book
 from tests.product import Product
@@ -73,7 +75,7 @@ def faults(product: Product, book: Book) -> list[str]:
             if rows := db.execute(query).fetchall():
                 found.append(f"{what}: {rows[:3]}")
         found += _told_and_stored(db, book)
-        found += _half_written(db, Path(urlsplit(product.state["TILTH_ARTIFACTS"]).path))
+        found += _half_written(db, Objects(product))
     return found + _orphans(product)
 
 
@@ -107,22 +109,33 @@ def _told_and_stored(db: psycopg.Connection, book: Book) -> list[str]:
     return found
 
 
-def _half_written(db: psycopg.Connection, artifacts: Path) -> list[str]:
+class Objects:
+    """What lies in a product's storage, opened with its tenants' keys."""
+
+    def __init__(self, product: Product) -> None:
+        self._root = Path(urlsplit(product.state["TILTH_ARTIFACTS"]).path)
+        self._keys = KeyStore(product.var / "keys" / "tenants")
+
+    def read(self, path: str) -> bytes:
+        with (self._root / path).open("rb") as file:
+            return b"".join(unsealed(file, group_key(self._keys, path)))
+
+    def sha256(self, path: str) -> str:
+        return hashlib.sha256(self.read(path)).hexdigest() if (self._root / path).exists() else "missing"
+
+
+def _half_written(db: psycopg.Connection, objects: Objects) -> list[str]:
     """Whatever the database believes in has exactly the bytes that it believes."""
     found = []
     for table, living in (("datasets_file", "deleted_at IS NULL"), ("datasets_datasetversion", "path <> ''")):
         for path, told in db.execute(f"SELECT path, sha256 FROM {table} WHERE {living}"):
-            if _sha256(artifacts / path) != told:
+            if objects.sha256(path) != told:
                 found.append(f"{path} is not what {table} says")
     for path, told in db.execute("SELECT path, digest FROM registry_model WHERE deleted_at IS NULL"):
-        manifest: dict[str, Any] = json.loads((artifacts / path / MANIFEST).read_text())
-        if folder_digest({name: _sha256(artifacts / path / name) for name in manifest["files"]}) != told:
+        manifest: dict[str, Any] = json.loads(objects.read(path + MANIFEST))
+        if folder_digest({name: objects.sha256(path + name) for name in manifest["files"]}) != told:
             found.append(f"the model in {path} is not {told}")
     return found
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
 
 
 def _orphans(product: Product) -> list[str]:

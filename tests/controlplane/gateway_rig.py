@@ -90,7 +90,7 @@ def deploy(db: psycopg.Connection, tenant: Any, name: str = "ft:test", digest: s
         insert(
             db, "registry_model", id=model, tenant_id=tenant.id, created_at=now(), name=name, job_id=uuid4(),
             version_id=uuid4(), version_sha256="", vertical="support_chat", base_model="minilm-l6",
-            base_revision="", path=f"tenants/{tenant.id.hex}/m/", digest=digest, rung="probe", metrics="{}",
+            base_revision="", path=f"tenants/{tenant.id.hex}/jobs/m/", digest=digest, rung="probe", metrics="{}",
             report="{}", card="",
         )  # fmt: skip
         insert(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,9 +26,14 @@ from inference.storage import Storage
 KEY = Ed25519PrivateKey.generate()
 
 
+def sha256_of(path: str) -> bytes:
+    """A key for what lies below the first folder of a path."""
+    return sha256(path.split("/")[0].encode()).digest()
+
+
 @pytest.fixture
 def grants(tmp_path: Path) -> Grants:
-    return Grants(KEY, f"file://{tmp_path}")
+    return Grants(KEY, f"file://{tmp_path}", keys=sha256_of)
 
 
 @pytest.fixture
@@ -142,7 +148,7 @@ def test_a_model_is_loaded_by_its_digest(plane: DataPlane, fake: FakeDataPlane, 
 
 
 def test_a_forged_grant_is_refused(plane: DataPlane, spec: Callable[..., JobSpec], tmp_path: Path) -> None:
-    forged = Grants(Ed25519PrivateKey.generate(), f"file://{tmp_path}").write("elsewhere/")
+    forged = Grants(Ed25519PrivateKey.generate(), f"file://{tmp_path}", keys=sha256_of).write("elsewhere/")
     with pytest.raises(DataPlaneRefused):
         plane.start(spec().model_copy(update={"output": forged}))
 
@@ -174,4 +180,4 @@ def test_the_data_planes_storage_honours_our_grants_and_nobody_elses(grants: Gra
     with pytest.raises(GrantRefused):
         Storage(Ed25519PrivateKey.generate().public_key()).read(grants.read("jobs/1/a.txt"))
     with pytest.raises(GrantRefused):
-        storage.read(Grants(KEY, f"file://{tmp_path}", now=lambda: 0).read("jobs/1/a.txt"))
+        storage.read(Grants(KEY, f"file://{tmp_path}", keys=sha256_of, now=lambda: 0).read("jobs/1/a.txt"))

@@ -105,7 +105,8 @@ def test_the_data_plane_refuses_a_caller_without_a_token(stack: Any) -> None:
 
 
 def test_the_data_plane_knows_no_password_of_the_database(stack: Any) -> None:
-    secrets = {"DATABASE_URL", "DATABASE_URL_OWNER", "DATABASE_URL_SYSTEM", "TILTH_SECRET_KEY", "TILTH_SIGNING_KEY"}
+    databases = {"DATABASE_URL", "DATABASE_URL_OWNER", "DATABASE_URL_SYSTEM"}
+    secrets = databases | {"TILTH_SECRET_KEY", "TILTH_SIGNING_KEY", "TILTH_KEYSTORE"}
     pids = stack.state["pids"]
     for name in ("ray", "dataplane"):
         environ = Path(f"/proc/{pids[name]}/environ").read_text().split("\0")

@@ -14,6 +14,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
+from tilth.contract import sealing
 from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.messages import Grant, TrainerEvent
 from tilth.contract.vertical import BaseModelOffer
@@ -84,6 +85,7 @@ class Place:
 
     root: Path
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    sealed_with: bytes = bytes(32)
 
     @property
     def storage(self) -> Storage:
@@ -93,8 +95,9 @@ class Place:
     def grant(self, name: str, method: Any = "read", sha256: str | None = None, life_s: int = 600) -> Grant:
         """A signed grant for a name below the root; a prefix ends with a slash."""
         plain = Grant(
-            url=f"file://{self.root}/{name}", method=method, sha256=sha256, expires_at=int(time.time()) + life_s
-        )
+            url=f"file://{self.root}/{name}", method=method, sha256=sha256, key=self.sealed_with.hex(),
+            expires_at=int(time.time()) + life_s,
+        )  # fmt: skip
         return plain.model_copy(update={"signature": self.key.sign(plain.signed_bytes()).hex()})
 
     def dataset(self, rows: list[dict[str, str]]) -> Grant:
@@ -105,12 +108,19 @@ class Place:
         duckdb.execute(
             f"COPY (SELECT * FROM read_json('{self.root}/rows.jsonl', format='newline_delimited')) TO '{target}'"
         )
-        return self.grant("rows.parquet", sha256=hashlib.sha256(target.read_bytes()).hexdigest())
+        content = target.read_bytes()
+        target.write_bytes(sealing.seal(content, self.sealed_with))
+        return self.grant("rows.parquet", sha256=hashlib.sha256(content).hexdigest())
+
+    def folder(self, prefix: str) -> dict[str, bytes]:
+        """Every object below a prefix, plain."""
+        grant = self.grant(prefix)
+        return {name: self.storage.read(grant, name) for name in self.storage.names(grant)}
 
     def events(self, attempt: str) -> list[TrainerEvent]:
         """What an attempt spooled, in order."""
-        files = sorted((self.root / attempt / "events").glob("*.json"))
-        return [TrainerEvent.model_validate(each) for file in files for each in json.loads(file.read_text())]
+        spooled = self.folder(f"{attempt}/events/").values()
+        return [TrainerEvent.model_validate(each) for data in spooled for each in json.loads(data)]
 
 
 @pytest.fixture

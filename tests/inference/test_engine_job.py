@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ class Attempts:
         return dict([event for event in self.place.events(str(attempt)) if event.kind is kind][-1].data)
 
     def folder(self, attempt: int = 1) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (self.place.root / f"{attempt}/model").iterdir()}
+        return dict(self.place.folder(f"{attempt}/model/"))
 
 
 @pytest.fixture
@@ -109,14 +110,17 @@ def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("rung", [Rung.PROBE, Rung.LORA])
 def test_peft_loads_the_folder_and_gives_the_same_logits(
-    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, rung: Rung
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rung: Rung
 ) -> None:
     options_that_always_climb(monkeypatch)
     assert attempts.run(highest_rung=rung) is EventKind.SUCCEEDED
     folder = read_folder(attempts.folder())
+    (tmp_path / "plain").mkdir()
+    for name, data in attempts.folder().items():
+        (tmp_path / "plain" / name).write_bytes(data)
     assert (folder.manifest["rung"], bool(folder.lora)) == (rung, rung is Rung.LORA)
     again = BertModel.from_pretrained(attempts.base.tokenizer.name_or_path)
-    model = PeftModel.from_pretrained(again, attempts.place.root / "1/model").eval()
+    model = PeftModel.from_pretrained(again, tmp_path / "plain").eval()
     input_ids, mask = padded([[5, 6, 7]])
     with torch.no_grad():
         vector = mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)[0]

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 from django.conf import settings
 from tilth.contract.messages import PredictRequest
+from tilth.core.storage import put_stream
 from tilth.dataplane.access import grants
 from tilth.dataplane.fake_predictions import running
 from tilth.dataplane.keys import signing_key
@@ -67,14 +67,13 @@ def plane(tiny: Base) -> Plane:
 
 
 @pytest.fixture
-def deployed(make_files: Any, artifacts: Path, sums_db: psycopg.Connection) -> Callable[..., str]:
+def deployed(make_files: Any, sums_db: psycopg.Connection) -> Callable[..., str]:
     """Puts a random adapter into storage under a name that answers; returns its digest."""
 
     def make(tenant: UUID, name: str, seed: int) -> str:
-        files, path, model = make_files(seed)[0], f"tenants/{tenant.hex}/{seed}/", uuid4()
-        (artifacts / path).mkdir(parents=True)
+        files, path, model = make_files(seed)[0], f"tenants/{tenant.hex}/jobs/{seed}/", uuid4()
         for file, data in files.items():
-            (artifacts / path / file).write_bytes(data)
+            put_stream(path + file, [data])
         digest = read_folder(files).digest
         with sums_db.transaction():
             sums_db.execute("SET LOCAL session_replication_role = replica")

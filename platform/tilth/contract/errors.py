@@ -11,3 +11,7 @@ class VerticalError(ContractError):
 
 class GrantRefused(ContractError):
     """A grant is forged, expired, for another place or method, or its bytes have another sha256."""
+
+
+class SealBroken(ContractError):
+    """A sealed object cannot be opened: changed, cut short, never sealed, or sealed with another key."""

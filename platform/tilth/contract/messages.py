@@ -11,7 +11,7 @@ Row = dict[str, JsonValue]
 class Message(BaseModel):
     """A frozen message; an unknown key is an error on either side."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Grant(Message):
@@ -21,6 +21,8 @@ class Grant(Message):
     method: Literal["read", "write"]
     sha256: str | None = None
     """Hex digest that the object's bytes must have; None for prefixes and writes."""
+    key: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    """What the objects are sealed with (hex): of this file, dataset or job alone. Never shown, never logged."""
     expires_at: int
     """Unix time, seconds."""
     signature: str = ""

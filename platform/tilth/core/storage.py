@@ -1,4 +1,4 @@
-"""The control plane's object storage: whole objects below TILTH_ARTIFACTS, which appear complete or not at all."""
+"""The control plane's object storage: whole objects below TILTH_ARTIFACTS, sealed with the key of their tenant."""
 
 import hashlib
 import os
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, cast
+from tempfile import mkdtemp
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
@@ -16,6 +16,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from tilth.contract.messages import REVOKED
+from tilth.contract.sealing import Sealer, unsealed
+from tilth.core.keystore import KeyStore, group_key
 
 CHUNK = 1 << 20
 """Bytes moved at once."""
@@ -25,7 +27,7 @@ PART = ".part"
 
 @dataclass(frozen=True)
 class StoredObject:
-    """A complete object: path below TILTH_ARTIFACTS, size in bytes, sha256 in hex."""
+    """A complete object: path below TILTH_ARTIFACTS; size in bytes and sha256 in hex, as it was before sealing."""
 
     path: str
     size: int
@@ -38,23 +40,26 @@ def path(tenant: UUID, *parts: str) -> str:
 
 
 class Writer:
-    """Writes one object piece by piece; ``commit`` makes it appear, ``abort`` leaves nothing."""
+    """Writes one object piece by piece; ``commit`` makes it appear, ``abort`` leaves nothing. Raises KeyDestroyed."""
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._sealer = Sealer(object_key(path))
         self._fs, self._full = _locate(path)
         self._sha256, self.size = hashlib.sha256(), 0
         self._part = _part_of(self._full) if _is_local(self._fs) else None
         self._file: Any = self._part.open("xb") if self._part else self._fs.open(self._full, "wb", autocommit=False)
+        self._file.write(self._sealer.header)
 
     def write(self, data: bytes) -> None:
         """Appends."""
         self._sha256.update(data)
         self.size += len(data)
-        self._file.write(data)
+        self._file.write(self._sealer.update(data))
 
     def commit(self) -> StoredObject:
         """The object exists from now on, on disk."""
+        self._file.write(self._sealer.finish())
         if self._part:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -96,31 +101,26 @@ def put_file(path: str, local: Path) -> StoredObject:
         return put_stream(path, iter(lambda: file.read(CHUNK), b""))
 
 
-def open(path: str) -> BinaryIO:
-    """Opens an object for reading; FileNotFoundError."""
-    fs, full = _locate(path)
-    return cast(BinaryIO, fs.open(full, "rb"))
-
-
 def read_chunks(path: str) -> Iterator[bytes]:
-    """An object's bytes, a mebibyte at a time; FileNotFoundError."""
-    with open(path) as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+    """An object's bytes, a mebibyte at a time; raises FileNotFoundError, KeyDestroyed, SealBroken."""
+    fs, full = _locate(path)
+    with fs.open(full, "rb") as file:
+        yield from unsealed(file, object_key(path))
+
+
+def read(path: str) -> bytes:
+    """A small object whole; raises as ``read_chunks``."""
+    return b"".join(read_chunks(path))
 
 
 @contextmanager
 def local_copy(path: str) -> Iterator[Path]:
-    """The object as a local file: in place on files, else downloaded for the time of the block; FileNotFoundError."""
-    fs, full = _locate(path)
-    if _is_local(fs):
-        if not Path(full).is_file():
-            raise FileNotFoundError(full)
-        yield Path(full)
-        return
-    with TemporaryDirectory(dir=scratch()) as folder:
-        local = Path(folder) / "object"
-        fs.get_file(full, str(local))
+    """The object as a plain local file, ours alone, for the time of the block; raises as ``read_chunks``."""
+    with scratch_folder() as folder:
+        local = folder / "object"
+        with local.open("xb") as file:
+            for chunk in read_chunks(path):
+                file.write(chunk)
         yield local
 
 
@@ -156,8 +156,28 @@ def delete_prefix(prefix: str) -> None:
 def scratch() -> Path:
     """A folder for what may be lost at any time."""
     folder = Path(settings.ENV.var) / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the time of the block, ours alone; its name tells the sweep whose it is, should we be killed."""
+    made = Path(mkdtemp(prefix=f"{os.getpid()}-", dir=scratch()))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def key_store() -> KeyStore:
+    """The one of this installation."""
+    return KeyStore(settings.ENV.keystore)
+
+
+def object_key(path: str) -> bytes:
+    """What an object, or what lies below a prefix, is sealed with; raises KeyDestroyed."""
+    return group_key(key_store(), path)
 
 
 def _locate(path: str) -> tuple[Any, str]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.messages import TERMINAL, EventKind, Grant, JobSpec, JobState, TrainerEvent
+from tilth.contract.sealing import seal, unsealed
 from tilth.dataplane.port import StopMode
 
 
@@ -155,14 +156,14 @@ class FakeTrainer:
 
     def _write(self, folder: str, files: dict[str, bytes]) -> str:
         """A folder below the attempt's prefix, its manifest last; returns the digest."""
-        place = _local(self.spec.output) / folder
+        key, place = bytes.fromhex(self.spec.output.key), _local(self.spec.output) / folder
         place.mkdir(parents=True, exist_ok=True)
         names = {name: sha256(content).hexdigest() for name, content in files.items()}
         digest = folder_digest(names)
         for name, content in files.items():
-            (place / name).write_bytes(content)
+            (place / name).write_bytes(seal(content, key))
         manifest = {"files": names, "digest": digest, "vertical": self.spec.vertical, "rung": "lora", "format": 1}
-        (place / MANIFEST).write_text(json.dumps(manifest))
+        (place / MANIFEST).write_bytes(seal(json.dumps(manifest).encode(), key))
         return digest
 
     def _device_ms(self) -> int:
@@ -172,7 +173,8 @@ class FakeTrainer:
 def _resumed_step(grant: Grant | None) -> int:
     if grant is None:
         return 0
-    return int(json.loads((_local(grant) / "state.json").read_text())["step"])
+    with (_local(grant) / "state.json").open("rb") as file:
+        return int(json.loads(b"".join(unsealed(file, bytes.fromhex(grant.key))))["step"])
 
 
 def _local(grant: Grant) -> Path:

@@ -7,6 +7,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tilth.contract.messages import Grant
+from tilth.core.storage import object_key
 
 JOB_LIFE_S = 24 * 3600
 """A trainer's grants outlive the longest attempt; the attempt's own prefix bounds what they reach."""
@@ -15,11 +16,21 @@ READ_LIFE_S = 3600
 
 
 class Grants:
-    """Signs grants below the root of the artifacts (an fsspec URL without a trailing slash)."""
+    """Signs grants below the root of the artifacts (an fsspec URL without a trailing slash).
 
-    def __init__(self, key: Ed25519PrivateKey, root: str, now: Callable[[], float] = time.time) -> None:
+    ``keys`` gives the key of the objects at a path: that of one file, dataset or job, never a tenant's.
+    """
+
+    def __init__(
+        self,
+        key: Ed25519PrivateKey,
+        root: str,
+        keys: Callable[[str], bytes] = object_key,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._key = key
         self._root = root
+        self._keys = keys
         self._now = now
 
     def read(self, path: str, *, sha256: str | None = None, life_s: int = READ_LIFE_S) -> Grant:
@@ -33,5 +44,8 @@ class Grants:
         return self._sign(prefix, "write", None, life_s)
 
     def _sign(self, path: str, method: Literal["read", "write"], sha256: str | None, life_s: int) -> Grant:
-        bare = Grant(url=f"{self._root}/{path}", method=method, sha256=sha256, expires_at=int(self._now()) + life_s)
+        bare = Grant(
+            url=f"{self._root}/{path}", method=method, sha256=sha256, key=self._keys(path).hex(),
+            expires_at=int(self._now()) + life_s,
+        )  # fmt: skip
         return bare.model_copy(update={"signature": self._key.sign(bare.signed_bytes()).hex()})

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from procrastinate.contrib.django import app
 
+from tilth.core import storage
 from tilth.core.crash import crash_point
 from tilth.core.errors import Invalid, NotFound, TilthError
 from tilth.core.scope import in_tenant
 from tilth.datasets.freezing import checked, dataset_freeze, files_of
 from tilth.datasets.models import Check, DatasetVersion
 from tilth.datasets.recipes import Request, SplitOptions, check_recipe
-from tilth.datasets.sandbox import folder
 
 
 @in_tenant
@@ -47,7 +47,7 @@ def check_run(*, tenant: UUID, check: UUID) -> None:
             version = _freeze(tenant, request)
             outcome: Mapping[str, Any] = {"report": version.report, "version_id": version.id}
         else:
-            with folder() as at:
+            with storage.scratch_folder() as at:
                 outcome = {"report": checked(request, files_of(tenant=tenant, request=request), at, None)}
     except (Invalid, NotFound) as error:
         _answer(tenant=tenant, check=check, state=Check.State.REFUSED, outcome={"error": _told(error)})

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import IntegrityError
 
+from tilth.contract.errors import SealBroken
 from tilth.core import storage
 from tilth.core.crash import crash_point
 from tilth.core.errors import Invalid, NotFound
@@ -17,7 +18,7 @@ from tilth.core.scope import in_tenant
 from tilth.core.storage import StoredObject
 from tilth.datasets.models import DatasetVersion, File
 from tilth.datasets.recipes import Request, SplitOptions, recipe_of, sources, wish
-from tilth.datasets.sandbox import folder, run_child
+from tilth.datasets.sandbox import run_child
 from tilth.datasets.selectors import living
 
 
@@ -42,7 +43,7 @@ def dataset_freeze(
     if found := _frozen(tenant=tenant, recipe=recipe):
         return found
     version = uuid7()
-    with folder() as at:
+    with storage.scratch_folder() as at:
         out = at / "rows.parquet"
         report = checked(request, files, at, out)
         stored = storage.put_file(storage.path(tenant, "datasets", version.hex, "rows.parquet"), out)
@@ -57,7 +58,7 @@ def checked(request: Request, files: Mapping[str, File], at: Path, out: Path | N
         for file, source in zip(files.values(), sources(request, files), strict=True):
             try:
                 path = stack.enter_context(storage.local_copy(file.path))
-            except (FileNotFoundError, ValueError):
+            except (FileNotFoundError, ValueError, SealBroken):
                 raise _gone(source["param"], file.id) from None
             told.append({**source, "path": str(path)})
         order = {"work": "freeze", "sources": told, "wish": wish(request), "out": str(out) if out else None}

@@ -2,19 +2,14 @@
 
 import json
 import logging
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import tilth
 from tilth.core.errors import Invalid, Unavailable
-from tilth.core.storage import scratch
 from tilth.datasets.child import ANSWER, ORDER
 
 log = logging.getLogger(__name__)
@@ -36,16 +31,6 @@ class Limits:
     def as_json(self) -> dict[str, int]:
         """By the names of setrlimit."""
         return {"RLIMIT_AS": self.memory_bytes, "RLIMIT_CPU": self.cpu_s, "RLIMIT_FSIZE": self.file_bytes}
-
-
-@contextmanager
-def folder() -> Iterator[Path]:
-    """A folder for one child, gone afterwards; a killed worker's is swept later."""
-    made = Path(mkdtemp(prefix="child-", dir=scratch()))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def run_child(order: dict[str, Any], at: Path, limits: Limits | None = None) -> dict[str, Any]:

@@ -6,18 +6,20 @@ from uuid import UUID
 
 from procrastinate.contrib.django import app
 
+from tilth.contract.errors import SealBroken
 from tilth.contract.registry import verticals
 from tilth.core import storage
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
 from tilth.core.errors import Invalid, NotFound
 from tilth.core.ids import public
+from tilth.core.keystore import KeyDestroyed
 from tilth.core.scope import in_tenant
 from tilth.core.storage import StoredObject
 from tilth.datasets.freezing import dataset_freeze
 from tilth.datasets.models import PURPOSES, File
 from tilth.datasets.recipes import SplitOptions
-from tilth.datasets.sandbox import folder, run_child
+from tilth.datasets.sandbox import run_child
 from tilth.datasets.selectors import living
 from tilth.tenants.principal import Principal
 from tilth.tenants.services import audit
@@ -92,8 +94,8 @@ def file_check(*, tenant: UUID, file: UUID) -> None:
         report = _inspected(found)
     except Invalid as error:
         _checked(tenant=tenant, file=file, report=None, error=error)
-    except FileNotFoundError:
-        missing = Invalid("The bytes of the file are gone; upload it again.", code="no_bytes")
+    except (FileNotFoundError, SealBroken, KeyDestroyed):
+        missing = Invalid("The bytes of the file are gone or damaged; upload it again.", code="no_bytes")
         _checked(tenant=tenant, file=file, report=None, error=missing)
     else:
         crash_point("file.checked")
@@ -142,7 +144,7 @@ def _unchecked(*, tenant: UUID, file: UUID) -> File | None:
 
 def _inspected(file: File) -> dict[str, Any]:
     schemas = {name: face.schema_.model_dump(mode="json") for name, face in verticals().items()}
-    with folder() as at, storage.local_copy(file.path) as path:
+    with storage.scratch_folder() as at, storage.local_copy(file.path) as path:
         return run_child({"work": "inspect", "path": str(path), "schemas": schemas}, at)
 
 

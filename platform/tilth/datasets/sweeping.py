@@ -2,7 +2,9 @@
 
 import shutil
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -34,9 +36,15 @@ def sweep() -> None:
         upload_expire(tenant=tenant, upload=upload)
     for name in storage.names("tenants"):
         remove_orphans(UUID(hex=name))
+    sweep_scratch()
+
+
+def sweep_scratch() -> None:
+    """Plain copies that killed processes left."""
     for left in storage.scratch().iterdir():
-        if time.time() - left.stat().st_mtime > ORPHAN_AGE.total_seconds():
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            if not _at_work(left) or time.time() - left.stat().st_mtime > ORPHAN_AGE.total_seconds():
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_orphans(tenant: UUID) -> None:
@@ -53,6 +61,12 @@ def _expired(model: type[File] | type[Upload], **living: Any) -> list[tuple[UUID
     """(tenant, id) of what lives beyond its time, read across tenants as the system role."""
     rows = model.unscoped.using("system").filter(expires_at__lte=now(), **living)
     return list(rows.values_list("tenant_id", "id"))
+
+
+def _at_work(left: Path) -> bool:
+    """Whether the process after which a scratch folder is called still lives."""
+    pid = left.name.partition("-")[0]
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
 def _age(id_: UUID) -> timedelta:

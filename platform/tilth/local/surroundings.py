@@ -6,8 +6,8 @@ from pathlib import Path
 from tilth.local.keys import Keys
 
 DATABASES = ("DATABASE_URL", "DATABASE_URL_OWNER", "DATABASE_URL_SYSTEM")
-CONTROL_ONLY = (*DATABASES, "TILTH_SECRET_KEY", "TILTH_SIGNING_KEY")
-"""The data plane holds no credentials of the database and signs nothing."""
+CONTROL_ONLY = (*DATABASES, "TILTH_SECRET_KEY", "TILTH_SIGNING_KEY", "TILTH_KEYSTORE")
+"""The data plane holds no credentials of the database, signs nothing and opens what a grant's key opens."""
 DATA_ONLY = ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
 """The control plane does not know the cluster's token."""
 QUIET = {
@@ -38,6 +38,7 @@ def environment(outer: Mapping[str, str], var: Path, keys: Keys, web_url: str) -
         "TILTH_SECRET_KEY": keys.secret.read_text(),
         "TILTH_SIGNING_KEY": str(keys.signing),
         "TILTH_VERIFY_KEY": str(keys.verify),
+        "TILTH_KEYSTORE": str(var / "keys" / "tenants"),
         "TILTH_ARTIFACTS": f"file://{var / 'artifacts'}",
         "TILTH_PUBLIC_URL": web_url,
     }

@@ -1,11 +1,13 @@
 """Checks a model's folder in storage against its manifest before anything believes in it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from tilth.contract.digest import MANIFEST, folder_digest
+from tilth.contract.errors import SealBroken
 from tilth.core import storage
 
 
@@ -53,18 +55,19 @@ def _manifest(path: str) -> dict[str, Any]:
 
 def _sha256(path: str, name: str) -> str:
     whole = sha256()
-    try:
-        with storage.open(path + name) as file:
-            while chunk := file.read(1 << 20):
-                whole.update(chunk)
-    except FileNotFoundError:
-        raise FolderRefused(f"{name} is missing below {path}") from None
+    for chunk in _chunks(path, name):
+        whole.update(chunk)
     return whole.hexdigest()
 
 
 def _read(path: str, name: str) -> bytes:
+    return b"".join(_chunks(path, name))
+
+
+def _chunks(path: str, name: str) -> Iterator[bytes]:
     try:
-        with storage.open(path + name) as file:
-            return bytes(file.read())
+        yield from storage.read_chunks(path + name)
     except FileNotFoundError:
         raise FolderRefused(f"{name} is missing below {path}") from None
+    except SealBroken as cause:
+        raise FolderRefused(f"{name} below {path}: {cause}") from cause

@@ -27,6 +27,8 @@ class Environment:
     database_url_system: str
     artifacts: str
     """fsspec URL of the object storage, without a trailing slash."""
+    keystore: Path
+    """Folder of the tenants' data keys: on storage of its own, and in no backup of database and artifacts."""
     signing_key: Path
     """Ed25519 private key, PEM."""
     dataplane_url: str
@@ -50,6 +52,7 @@ def environment(source: Mapping[str, str] = os.environ) -> Environment:
         database_url_owner=source.get("DATABASE_URL_OWNER", ""),
         database_url_system=_required(source, "DATABASE_URL_SYSTEM", "the URL of the role tilth_system"),
         artifacts=source.get("TILTH_ARTIFACTS", f"file://{var}/artifacts").rstrip("/"),
+        keystore=Path(source.get("TILTH_KEYSTORE", var / "keys" / "tenants")),
         signing_key=Path(source.get("TILTH_SIGNING_KEY", var / "keys" / "signing.pem")),
         dataplane_url=source.get("TILTH_DATAPLANE_URL", "http://127.0.0.1:8100").rstrip("/"),
         public_url=source.get("TILTH_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/"),
