@@ -28,6 +28,12 @@ class Web:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def memory(self, field: str = "VmRSS") -> int:
+        """Bytes resident now, or the most there ever were (VmHWM)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(field))
+        return int(line.split()[1]) * 1024
+
     def sdk(self, tenant: Any, max_retries: int = 0) -> openai.OpenAI:
         return openai.OpenAI(api_key=tenant.key, base_url=f"{self.url}/v1", max_retries=max_retries)
 
@@ -58,6 +64,13 @@ def webs(number: int, port: int | None = None, **env: str) -> Iterator[list[Web]
         for one in begun:
             one.process.kill()
             one.process.wait()
+
+
+def start(**env: str) -> Web:
+    """A process that its caller ends."""
+    begun = _begun(free_port(), env)
+    _await_ready(begun)
+    return begun
 
 
 def _begun(port: int, env: dict[str, str]) -> Web:

@@ -11,7 +11,9 @@ from typing import Any
 import openai
 import psycopg
 import pytest
+from tilth.core import storage
 
+from tests.controlplane.leftovers import left_behind
 from tests.web import free_port, web
 
 ROWS = b"text,label\n" + b"".join(f"message number {n},{'ab'[n % 2]}\n".encode() for n in range(40))
@@ -50,9 +52,8 @@ def test_an_upload_killed_between_commit_and_reply_is_one_file(
     )
     ((id_, path),) = rows.fetchall()
     assert file == f"file-{id_}"
-    stored = [found for found in (artifacts / "tenants" / tenant.id.hex).rglob("*") if found.is_file()]
-    assert stored == [artifacts / path], "the second try's bytes are gone again"
-    assert stored[0].read_bytes() == ROWS
+    assert left_behind(artifacts, tenant) == [artifacts / path], "the second try's bytes are gone again"
+    assert storage.read(path) == ROWS
 
 
 def test_a_job_killed_between_commit_and_reply_is_one_job(tenant: Any, port: int, sums_db: psycopg.Connection) -> None:

@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from tilth.core.ids import uuid7
 
-from tests.controlplane.web_process import Web, eventually, left_behind, start
+from tests.controlplane.leftovers import eventually, kept, left_behind
+from tests.web import Web, start
 
 PART = 100_000
 CONTENT = b"utterance,category\r\n" + b"".join(f"message number {n},{'ab'[n % 2]}\r\n".encode() for n in range(20_000))
@@ -81,7 +82,7 @@ def test_the_unmodified_sdk_uploads_a_file_in_chunks(
     assert (file.filename, file.bytes, file.purpose, file.status) == (path.name, len(CONTENT), "fine-tune", "uploaded")
     assert sdk.files.content(file.id).read() == CONTENT
     swept(tenant, upload.id)
-    assert [found.read_bytes() for found in left_behind(artifacts, tenant)] == [CONTENT]
+    assert kept(artifacts, tenant) == [CONTENT]
 
 
 def test_an_upload_is_opened_with_the_life_of_its_file(sdk: openai.OpenAI) -> None:
@@ -259,7 +260,7 @@ def test_old_parts_of_no_pending_upload_are_swept(sdk: openai.OpenAI, tenant: An
     assert len(left_behind(artifacts, tenant)) == len(PIECES) + 1
     with frozen(now() + timedelta(days=2)):
         remove_orphans(tenant.id)
-    assert [path.read_bytes() for path in left_behind(artifacts, tenant)] == PIECES[:1]
+    assert kept(artifacts, tenant) == PIECES[:1]
 
 
 def test_another_tenants_upload_looks_like_none(web: Web, sdk: openai.OpenAI, other_tenant: Any) -> None:
@@ -358,7 +359,7 @@ def test_a_web_process_killed_anywhere_is_gone_on_after_and_makes_one_file(
     assert sums_db.execute(ROWS, [tenant.id]).fetchone() == (1,)
     swept(tenant, upload)
     _sweep_orphans(tenant)
-    assert [path.read_bytes() for path in left_behind(artifacts, tenant)] == [CONTENT]
+    assert kept(artifacts, tenant) == [CONTENT]
 
 
 def _sweep_orphans(tenant: Any) -> None:
