@@ -20,6 +20,8 @@ from tilth.usage.budgets import Room, month_of
 LIFE = timedelta(minutes=3)
 """Longer than any request; then the sweep gives it back."""
 PURPOSE = b"prediction"
+BUDGETS = 10_000
+"""Rows that are remembered as made; which of them is asked for again costs a query, nothing else."""
 
 HOLD, HOLD_CAPPED = Prepared.of(statements.HOLD), Prepared.of(statements.HOLD_CAPPED)
 HOLD_AGAIN, RELEASE = Prepared.of(statements.HOLD_AGAIN), Prepared.of(statements.RELEASE)
@@ -65,6 +67,8 @@ class Ensure:
         if (tenant, month, key) not in self._made:
             async with asyncio.timeout(ANSWER_S):
                 await asyncio.to_thread(_ensure_budgets, tenant, month, key, cap_micro_usd)
+            if len(self._made) >= BUDGETS:
+                self._made.clear()
             self._made.add((tenant, month, key))
 
 
