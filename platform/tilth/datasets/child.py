@@ -13,8 +13,7 @@ from tilth.core.errors import Invalid
 from tilth.datasets.freeze import Wish, freeze
 from tilth.datasets.inspection import inspect
 from tilth.datasets.intake import Source
-
-ORDER, ANSWER = "order.json", "answer.json"
+from tilth.datasets.orders import ANSWER, ORDER
 
 
 def main() -> None:

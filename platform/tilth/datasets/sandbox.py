@@ -10,7 +10,7 @@ from typing import Any
 
 import tilth
 from tilth.core.errors import Invalid, Unavailable
-from tilth.datasets.child import ANSWER, ORDER
+from tilth.datasets.orders import ANSWER, ORDER
 
 log = logging.getLogger(__name__)
 

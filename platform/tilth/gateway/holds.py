@@ -25,6 +25,8 @@ LOOK_S = 0.1
 """How often a gateway that has holds under way looks whether its connection still stands."""
 SETTLING_S = 0.5
 """After PostgreSQL came up again: by then every gateway has put back what it forgot, and there is true room to give."""
+BUDGETS = 10_000
+"""Rows that are remembered as made; which of them is asked for again costs a query, nothing else."""
 
 HOLD, HOLD_CAPPED = Prepared.of(statements.HOLD), Prepared.of(statements.HOLD_CAPPED)
 HOLD_AGAIN, RELEASE = Prepared.of(statements.HOLD_AGAIN), Prepared.of(statements.RELEASE)
@@ -70,6 +72,8 @@ class Ensure:
         if (tenant, month, key) not in self._made:
             async with asyncio.timeout(ANSWER_S):
                 await asyncio.to_thread(_ensure_budgets, tenant, month, key, cap_micro_usd)
+            if len(self._made) >= BUDGETS:
+                self._made.clear()
             self._made.add((tenant, month, key))
 
 

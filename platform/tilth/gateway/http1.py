@@ -87,8 +87,10 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """The parser's word that the answer is whole."""
         self.reusable = self.reusable and bool(self._parser.should_keep_alive())
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(Reply(self._parser.get_status_code(), b"".join(self._parts)))
+        answer, parts = self._answer, self._parts
+        self._answer, self._parts = None, []  # an idle connection holds no answer in memory
+        if answer is not None and not answer.done():
+            answer.set_result(Reply(self._parser.get_status_code(), b"".join(parts)))
 
     def _fail(self, why: str) -> None:
         if self._answer is not None and not self._answer.done():

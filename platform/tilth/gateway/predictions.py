@@ -22,7 +22,7 @@ from tilth.gateway.upstream import Upstream
 UNIT = "prediction.tokens"
 SPECIALS = 2
 """Tokens that frame a row."""
-FLOWS = 10_000
+FLOWS = 2_000
 PATIENCE_S = 40.0
 """At shutdown; longer than any request."""
 
@@ -48,7 +48,7 @@ class Predictions:
         fingerprint = _fingerprint(caller, target, body)
         first = self._replies.find(fingerprint) if retried else None
         if first is not None:
-            return await asyncio.shield(first)
+            return first if isinstance(first, bytes) else await asyncio.shield(first)
         task = asyncio.create_task(self._work(caller, ask, target, len(body), request))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)

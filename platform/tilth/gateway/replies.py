@@ -5,8 +5,10 @@ import time
 from collections import OrderedDict
 
 LIFE_S = 600.0
-LARGEST = 32 * 1024 * 1024
-"""Bytes of answers kept; the oldest go first."""
+LARGEST = 8 * 1024 * 1024
+"""Bytes of answers kept, with what keeping them takes; the oldest go first: under full load after seconds."""
+ENTRY = 250
+"""Bytes of an entry beside its answer: fingerprint, time, their objects and places in the table."""
 
 Answer = asyncio.Task[bytes]
 
@@ -15,31 +17,44 @@ class Replies:
     """By (key, model's digest, body). Failures are not kept: their retry is tried anew."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, tuple[float, Answer]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, Answer | bytes]] = OrderedDict()
         self._bytes = 0
 
-    def find(self, fingerprint: bytes) -> Answer | None:
-        """The newest answer to the same request, not older than LIFE_S."""
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def find(self, fingerprint: bytes) -> Answer | bytes | None:
+        """The newest answer to the same request, not older than LIFE_S; a task if it is still being made."""
         ends, answer = self._known.get(fingerprint, (0.0, None))
         return answer if ends > time.monotonic() else None
 
     def keep(self, fingerprint: bytes, answer: Answer) -> None:
         """From now on, so that a retry that overtakes its first finds it."""
         self._drop(fingerprint)
+        self._forget_old()
         self._known[fingerprint] = (time.monotonic() + LIFE_S, answer)
         answer.add_done_callback(lambda done: self._done(fingerprint, done))
 
     def _done(self, fingerprint: bytes, answer: Answer) -> None:
-        if self._known.get(fingerprint, (0.0, None))[1] is not answer:
+        """From now on only the bytes are kept: the task holds the request's whole way."""
+        ends, known = self._known.get(fingerprint, (0.0, None))
+        if known is not answer:
             return
         if answer.cancelled() or answer.exception():
             del self._known[fingerprint]
             return
-        self._bytes += len(answer.result())
+        kept = bytes(memoryview(answer.result()))  # orjson's bytes lie in a block of their first, larger size
+        self._known[fingerprint] = (ends, kept)
+        self._bytes += ENTRY + len(kept)
         while self._bytes > LARGEST:
+            self._drop(next(iter(self._known)))
+
+    def _forget_old(self) -> None:
+        moment = time.monotonic()
+        while self._known and next(iter(self._known.values()))[0] < moment:
             self._drop(next(iter(self._known)))
 
     def _drop(self, fingerprint: bytes) -> None:
         _, answer = self._known.pop(fingerprint, (0.0, None))
-        if answer is not None and answer.done() and not answer.cancelled() and not answer.exception():
-            self._bytes -= len(answer.result())
+        if isinstance(answer, bytes):
+            self._bytes -= ENTRY + len(answer)

@@ -21,7 +21,7 @@ from tilth.gateway.lookups import Target
 DEADLINE_MS = 30_000
 PATIENCE_S = DEADLINE_MS / 1000 + 5
 """The data plane keeps its deadline itself; this is for one that hangs."""
-GRANTS = 10_000
+GRANTS = 2_000
 OURS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS})
 """Refusals that are no fault of the customer: our token, our grant, our address, a full house."""
 
