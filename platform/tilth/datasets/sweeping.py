@@ -1,5 +1,6 @@
 """Removes what has expired and what killed processes left: objects without a row, halves, scratch folders."""
 
+import os
 import shutil
 import time
 from contextlib import suppress
@@ -65,8 +66,13 @@ def _expired(model: type[File] | type[Upload], **living: Any) -> list[tuple[UUID
 
 def _at_work(left: Path) -> bool:
     """Whether the process after which a scratch folder is called still lives."""
-    pid = left.name.partition("-")[0]
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+    try:
+        os.kill(int(left.name.partition("-")[0]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _age(id_: UUID) -> timedelta:
