@@ -13,6 +13,7 @@ from django.db.models import Q
 
 from tilth.core import storage
 from tilth.core.clock import now
+from tilth.core.deletions import deletion
 from tilth.core.models import TenantModel
 from tilth.core.scope import tenant_scope
 from tilth.datasets.models import DatasetVersion, File, Upload
@@ -55,7 +56,8 @@ def remove_orphans(tenant: UUID) -> None:
         with tenant_scope(tenant):
             known = set(model.objects.filter(where, id__in=old).values_list("id", flat=True))
         for orphan in old - known:
-            storage.delete_prefix(storage.path(tenant, kind, orphan.hex))
+            with deletion():
+                storage.delete_prefix(storage.path(tenant, kind, orphan.hex))
 
 
 def _expired(model: type[File] | type[Upload], **living: Any) -> list[tuple[UUID, UUID]]:

@@ -36,7 +36,8 @@ def remove_bytes(tenant: str, file: str) -> None:
 @app.task(name="datasets.remove_parts", retry=AGAIN, pass_context=False)
 def remove_parts(tenant: str, upload: str) -> None:
     """Removes what a closed upload leaves in storage; the file made of it lies elsewhere."""
-    storage.delete_prefix(storage.path(UUID(tenant), "uploads", UUID(upload).hex))
+    with deletion():
+        storage.delete_prefix(storage.path(UUID(tenant), "uploads", UUID(upload).hex))
 
 
 @app.periodic(cron="7 * * * *")
