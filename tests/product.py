@@ -110,14 +110,18 @@ def eventually(holds: Callable[[], object], within_s: float = 20.0) -> None:
 
 
 @contextmanager
-def running_product() -> Iterator[Product]:
-    """Started on a folder of its own and up; ended, and its folder removed, whatever happens."""
+def running_product(prepared: Callable[[Path], object] = lambda var: None) -> Iterator[Product]:
+    """Started on a folder of its own and up; ended, and its folder removed, whatever happens.
+
+    ``prepared`` is called with ``var`` before it starts.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tilth-s-", dir="/tmp"))
     folder.chmod(0o755)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder)
         cable = stack.enter_context(network(f"http://127.0.0.1:{free_port()}"))
         disks = {name: stack.enter_context(small_disk(folder / "var" / name, DISK)) for name in DISKS}
+        prepared(folder / "var")
         product = Product(folder, cable, disks)
         stack.callback(_ended, product)
         product.await_up()

@@ -69,10 +69,10 @@ class Customers:
         self._resting = threading.Event()
         self._idle: list[threading.Event] = []
         self._threads: list[threading.Thread] = []
-        customers = [Customer(product, self.book, name) for name in range(number)]
-        for customer in customers:
+        self.all = [Customer(product, self.book, name) for name in range(number)]
+        for customer in self.all:
             customer.begin()
-        for customer in customers:
+        for customer in self.all:
             for act in (*[customer.ask] * ASKING, customer.read, customer.upload, customer.learn):
                 self._start(act)
 
@@ -118,28 +118,28 @@ class Customer:
         self._number = number
         self._host = urlsplit(product.url).netloc
         account = product.account()
-        self._key = account["key"]
+        self.key = account["key"]
         book.organisations.append(parse("org", account["id"]))
-        self._client = OpenAI(base_url=f"{product.url}/v1", api_key=self._key, max_retries=2, timeout=PATIENCE_S)
+        self._client = OpenAI(base_url=f"{product.url}/v1", api_key=self.key, max_retries=2, timeout=PATIENCE_S)
         self._count = itertools.count()
         self._lock = threading.Lock()
-        self._model, self._digest = "", ""
+        self.model, self.digest = "", ""
 
     def begin(self) -> None:
         """The first model, made in peace."""
         self.learn("probe")
-        assert self._model, self._book
+        assert self.model, self._book
 
     def ask(self) -> None:
         """One prediction; the digest must be that of our own model."""
-        body = json.dumps({"model": self._model, "inputs": [{"text": f"where is parcel {next(self._count)}"}]})
+        body = json.dumps({"model": self.model, "inputs": [{"text": f"where is parcel {next(self._count)}"}]})
         with self._judged("answer"):
             status, headers, reply = self._send("POST", "/v1/predictions", body)
             if self._honest("a prediction", status, headers, reply):
                 with self._lock:
                     self._book.answered[headers["x-request-id"].removeprefix("req_")] = reply["usage"]["tokens"]
-                if reply["digest"] != self._digest:
-                    self._book.faults.append(f"asked {self._digest}, {reply['digest']} answered")
+                if reply["digest"] != self.digest:
+                    self._book.faults.append(f"asked {self.digest}, {reply['digest']} answered")
                 return
         if not status:
             with self._lock:
@@ -151,8 +151,8 @@ class Customer:
             status, headers, reply = self._send("GET", "/v1/models")
             if self._honest("the list of models", status, headers, reply):
                 names = [each["id"] for each in reply["data"]]
-                if self._model not in names:
-                    self._book.faults.append(f"{self._model} is not among {names}")
+                if self.model not in names:
+                    self._book.faults.append(f"{self.model} is not among {names}")
 
     def upload(self) -> None:
         """A file that nobody trains on."""
@@ -184,9 +184,9 @@ class Customer:
         self._book.jobs[job.id.removeprefix("ftjob-")] = job.status
         if job.status != "succeeded":
             self._book.faults.append(f"job {job.id} {job.status}: {job.error}")
-        elif not self._model:
-            self._model = job.fine_tuned_model
-            self._digest = self._client.models.retrieve(self._model).model_dump()["digest"]
+        elif not self.model:
+            self.model = job.fine_tuned_model
+            self.digest = self._client.models.retrieve(self.model).model_dump()["digest"]
 
     def _file(self, content: bytes) -> str:
         file = self._client.files.create(file=("rows.csv", io.BytesIO(content)), purpose="fine-tune").id
@@ -197,7 +197,7 @@ class Customer:
         """Status 0 where no reply came."""
         connection = http.client.HTTPConnection(self._host, timeout=PATIENCE_S)
         try:
-            connection.request(method, path, body, {"Authorization": f"Bearer {self._key}"})
+            connection.request(method, path, body, {"Authorization": f"Bearer {self.key}"})
             reply = connection.getresponse()
             words = reply.read().decode()
             return reply.status, reply.headers, json.loads(words) if reply.status == 200 else words

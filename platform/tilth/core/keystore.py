@@ -66,17 +66,33 @@ class KeyStore:
 
         A key that was never needed is made and buried, so that none can come later.
         """
-        path = self._folder / tenant.hex
         if (stands := self.tombstone(tenant)) is not None:
             return stands
         tombstone = Tombstone(tenant.hex, sha256(self.key(tenant)).hexdigest(), at)
+        self._exchange(self._folder / tenant.hex, json.dumps(vars(tombstone)).encode())
+        return tombstone
+
+    def take_over(self, other: "KeyStore") -> None:
+        """Becomes a mirror of another: new keys come, destroyed ones go; what is buried here stays so."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for tenant in other.tenants():
+            path, theirs = self._folder / tenant.hex, (other._folder / tenant.hex).read_bytes()
+            if not path.exists():
+                self._written(theirs).replace(path)
+            elif self.tombstone(tenant) is None and path.read_bytes() != theirs:
+                self._exchange(path, theirs)
+        _sync(self._folder)
+
+    def _exchange(self, path: Path, data: bytes) -> None:
+        """In one rename; only then are the former bytes overwritten where they lay."""
         with path.open("r+b") as old:
-            self._written(json.dumps(vars(tombstone)).encode()).replace(path)
+            size = len(old.read())
+            self._written(data).replace(path)
             _sync(self._folder)
-            old.write(bytes(2 * KEY))
+            old.seek(0)
+            old.write(bytes(size))
             old.flush()
             os.fsync(old.fileno())
-        return tombstone
 
     def _make(self, path: Path) -> None:
         """Linked, not renamed: whoever comes second takes the first one's."""

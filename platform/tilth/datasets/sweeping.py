@@ -1,5 +1,6 @@
 """Removes what has expired and what killed processes left: objects without a row, halves, scratch folders."""
 
+import os
 import shutil
 import time
 from contextlib import suppress
@@ -12,6 +13,7 @@ from django.db.models import Q
 
 from tilth.core import storage
 from tilth.core.clock import now
+from tilth.core.deletions import deletion
 from tilth.core.models import TenantModel
 from tilth.core.scope import tenant_scope
 from tilth.datasets.models import DatasetVersion, File, Upload
@@ -54,7 +56,8 @@ def remove_orphans(tenant: UUID) -> None:
         with tenant_scope(tenant):
             known = set(model.objects.filter(where, id__in=old).values_list("id", flat=True))
         for orphan in old - known:
-            storage.delete_prefix(storage.path(tenant, kind, orphan.hex))
+            with deletion():
+                storage.delete_prefix(storage.path(tenant, kind, orphan.hex))
 
 
 def _expired(model: type[File] | type[Upload], **living: Any) -> list[tuple[UUID, UUID]]:
@@ -65,8 +68,13 @@ def _expired(model: type[File] | type[Upload], **living: Any) -> list[tuple[UUID
 
 def _at_work(left: Path) -> bool:
     """Whether the process after which a scratch folder is called still lives."""
-    pid = left.name.partition("-")[0]
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
+    try:
+        os.kill(int(left.name.partition("-")[0]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _age(id_: UUID) -> timedelta:

@@ -6,11 +6,12 @@ from procrastinate import RetryStrategy
 from procrastinate.contrib.django import app
 
 from tilth.core import storage
+from tilth.core.deletions import deletion
 from tilth.datasets import services, sweeping
 from tilth.datasets.checking import check_run
 
 AGAIN = RetryStrategy(max_attempts=8, exponential_wait=3)
-"""For lost infrastructure; what is wrong with a file raises nothing."""
+"""Hours of tries, for lost infrastructure; what is wrong with a file raises nothing."""
 
 
 @app.task(name="datasets.check_file", retry=AGAIN, pass_context=False)
@@ -27,14 +28,16 @@ def run_check(tenant: str, check: str) -> None:
 
 @app.task(name="datasets.remove_bytes", retry=AGAIN, pass_context=False)
 def remove_bytes(tenant: str, file: str) -> None:
-    """Removes what a deleted file leaves in storage."""
-    storage.delete_prefix(storage.path(UUID(tenant), "files", UUID(file).hex))
+    """Removes what a deleted file leaves in storage; after the backup, if one runs."""
+    with deletion():
+        storage.delete_prefix(storage.path(UUID(tenant), "files", UUID(file).hex))
 
 
 @app.task(name="datasets.remove_parts", retry=AGAIN, pass_context=False)
 def remove_parts(tenant: str, upload: str) -> None:
     """Removes what a closed upload leaves in storage; the file made of it lies elsewhere."""
-    storage.delete_prefix(storage.path(UUID(tenant), "uploads", UUID(upload).hex))
+    with deletion():
+        storage.delete_prefix(storage.path(UUID(tenant), "uploads", UUID(upload).hex))
 
 
 @app.periodic(cron="7 * * * *")

@@ -1,4 +1,4 @@
-"""``python -m tilth.local up|demo|manage|clean``: the whole product on one machine."""
+"""``python -m tilth.local up|demo|manage|backup|restore|clean``: the whole product on one machine."""
 
 import argparse
 import os
@@ -10,15 +10,19 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tilth.local.backup import backup
 from tilth.local.children import NotReady
+from tilth.local.kept import kept
+from tilth.local.manifest import BackupRefused
 from tilth.local.places import BadPlace, forget_aside
 from tilth.local.postgres import PostgresFailed
+from tilth.local.restore import refuse_half_restored, restore
 from tilth.local.screen import Screen
 from tilth.local.stack import ROOT, AlreadyRunning, Stack, manage, running
 from tilth.local.supervisor import Supervisor
 from tilth.local.surroundings import BadSurroundings
 
-FAULTS = (NotReady, PostgresFailed, BadPlace, BadSurroundings, AlreadyRunning)
+FAULTS = (NotReady, PostgresFailed, BadPlace, BadSurroundings, AlreadyRunning, BackupRefused)
 
 
 def main() -> int:
@@ -33,6 +37,9 @@ def main() -> int:
             case "manage":
                 print(manage(running(var, os.environ), *asked.arguments), end="")
                 return 0
+            case "backup" | "restore":
+                return copy(var, asked, console)
+        refuse_half_restored(var)
         return run(Stack(var), asked, console)
     except FAULTS as fault:
         console.print(f"[red]✗[/red] {fault}", markup=True)
@@ -47,6 +54,10 @@ def command_line() -> argparse.ArgumentParser:
     commands.add_parser("clean", help="removes all that the product has kept")
     manage = commands.add_parser("manage", help="a management command on the product that runs")
     manage.add_argument("arguments", nargs=argparse.REMAINDER)
+    for name, what in (("backup", "copies the product, at work or not"), ("restore", "makes it anew from a backup")):
+        copied = commands.add_parser(name, help=what)
+        copied.add_argument("folder", type=Path, help="the backup: database and artifacts, sealed")
+        copied.add_argument("--keys", type=Path, required=True, help="the mirror of the keys; never beside the backup")
     demo = commands.add_parser("demo", help="one datum's whole way, then stays up")
     demo.add_argument("--once", action="store_true", help="end when the demo has ended")
     demo.add_argument("--data", type=Path, help="your own CSV or JSONL file")
@@ -72,6 +83,18 @@ def run(stack: Stack, asked: argparse.Namespace, console: Console) -> int:
         return 0
     finally:
         supervisor.stop()
+
+
+def copy(var: Path, asked: argparse.Namespace, console: Console) -> int:
+    """Backup or restore."""
+    var.mkdir(parents=True, exist_ok=True)
+    product = kept(var, os.environ)
+    if asked.command == "backup":
+        made = backup(product, asked.folder.absolute(), asked.keys.absolute(), console.print)
+    else:
+        made = restore(product, var, asked.folder.absolute(), asked.keys.absolute(), console.print)
+    console.print(f"[green]✓[/green] {asked.command}: {made.bytes:,} bytes as of {made.made_at}")
+    return 0
 
 
 def show(stack: Stack, supervisor: Supervisor, asked: argparse.Namespace, console: Console) -> int | None:

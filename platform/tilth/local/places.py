@@ -34,6 +34,11 @@ def forget_aside(var: Path) -> None:
     shutil.rmtree(aside(var, "x").parent)
 
 
+def restoring(var: Path) -> Path:
+    """There while a restore works on the folder, and when it was broken off: then nothing else may."""
+    return var / "RESTORING"
+
+
 def reachable(path: Path, user: pwd.struct_passwd | None) -> bool:
     """Whether that user can walk to the path; we change nobody's folders for it. None is ourselves."""
     if user is None:
