@@ -49,7 +49,7 @@ class RowCheck:
 def value_of(field: SchemaField, cell: Cell) -> Value:
     """The value of a role; raises Fault."""
     if cell is None:
-        raise Fault("not_plain", "this is a list or an object", "write plain text or a number")
+        raise Fault("not_plain", "this is a list, an object or binary data", "write plain text or a number")
     text = cell.strip()
     if not text:
         if not field.required:

@@ -18,6 +18,8 @@ csv.field_size_limit(LINE_BYTES)
 class CsvTable:
     """A CSV file whose first row names the columns."""
 
+    unit = "line"
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self.delimiter = _sniffed(path)

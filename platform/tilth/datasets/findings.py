@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from tilth.contract.vertical import FieldKind, Schema
 from tilth.core.errors import Invalid
 from tilth.datasets.checks import target_of
-from tilth.datasets.columns import Match
-from tilth.datasets.intake import Source
+from tilth.datasets.intake import Intake, Source
 from tilth.datasets.report import Problem, Problems, shown
 from tilth.datasets.table import Rows
 
@@ -17,17 +16,15 @@ FEWEST_ROWS = 10
 class Findings:
     """Looks through the table; what it finds wrong it takes out."""
 
-    def __init__(
-        self, rows: Rows, sources: Sequence[Source], matches: Sequence[Sequence[Match]], schema: Schema,
-        problems: Problems,
-    ) -> None:  # fmt: skip
+    def __init__(self, rows: Rows, sources: Sequence[Source], intake: Intake, schema: Schema) -> None:
         self._rows, self._sources = rows, sources
-        self._columns = [{match.role: match.column for match in of_file} for of_file in matches]
+        self._columns = [{match.role: match.column for match in of_file} for of_file in intake.matches]
+        self._units = [str(about["unit"]) for about in intake.about]
         target = target_of(schema)
         self._target = target.role if target else ""
         self.labelled = target is not None and target.kind is FieldKind.LABEL
         self._outside = schema.out_of_scope_labels
-        self.problems, self.warnings = problems, Problems()
+        self.problems, self.warnings = intake.problems, Problems()
 
     def look(self) -> None:
         """Everything, in the order in which one finding can hide another."""
@@ -94,12 +91,13 @@ class Findings:
 
     def _problem(self, kind: str, message: str, cure: str, source: int, line: int, label: str, times: int = 1) -> None:
         column = self._columns[source].get(self._target)
-        self.problems.add(
-            Problem(kind, message, cure, line, column, shown(label), self._sources[source].name), times
-        )  # fmt: skip
+        file, unit = self._sources[source].name, self._units[source]
+        self.problems.add(Problem(kind, message, cure, line, column, shown(label), file, unit), times)
 
     def _warning(self, kind: str, message: str, cure: str, source: int, line: int) -> None:
-        self.warnings.add(Problem(kind, message, cure, line, file=self._sources[source].name))
+        self.warnings.add(
+            Problem(kind, message, cure, line, file=self._sources[source].name, unit=self._units[source])
+        )  # fmt: skip
 
     def _at(self, source: int, line: int, seen_from: int) -> str:
-        return f"at line {line}" + (f" of {self._sources[source].name}" if source != seen_from else "")
+        return f"at {self._units[source]} {line}" + (f" of {self._sources[source].name}" if source != seen_from else "")

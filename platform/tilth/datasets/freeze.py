@@ -40,7 +40,7 @@ def freeze(sources: Sequence[Source], wish: Wish, folder: Path, out: Path | None
     target = target_of(wish.schema)
     roles = [field.role for field in intake.fields()]
     rows = Rows(folder, wish.schema, roles, target.role if target else None)
-    findings = Findings(rows, sources, intake.matches, wish.schema, intake.problems)
+    findings = Findings(rows, sources, intake, wish.schema)
     findings.look()
     if findings.problems.total and not wish.accept_bad_rows:
         raise _refusal(findings.problems, intake.count, sources)

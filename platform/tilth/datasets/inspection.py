@@ -1,7 +1,7 @@
 """Looks at one uploaded file: format, rows, columns, each vertical's roles, what cannot be read. Runs in the child."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ def inspect(path: Path, schemas: Mapping[str, Schema]) -> dict[str, Any]:
     for record in table.records():
         rows += 1
         if isinstance(record, Problem):
-            problems.add(record)
+            problems.add(replace(record, unit=table.unit))
         elif len(preview) < PREVIEWED:
             cells = [None if cell is None else cell[:500] for cell in record.cells[:PREVIEWED_COLUMNS]]
             preview.append({"line": record.line, "cells": cells})
     return {
         **table.about(),
+        "unit": table.unit,
         "rows": rows,
         "columns": [column.as_json() for column in columns[:PREVIEWED_COLUMNS]],
         "roles": {name: _roles(schema, columns) for name, schema in schemas.items()},

@@ -66,8 +66,10 @@ class Intake:
             if not isinstance(row, Problem):
                 row = self._keep(number, source, record.line or 0, row)
             if isinstance(row, Problem):
-                self.problems.add(replace(row, file=source.name))
-        self.about.append({"name": source.name, "split": source.split, "rows": count, **table.about()})
+                self.problems.add(replace(row, file=source.name, unit=table.unit))
+        self.about.append(
+            {"name": source.name, "split": source.split, "rows": count, "unit": table.unit, **table.about()}
+        )
         self.count += count
 
     def _match(self, table: Table, source: Source) -> list[Match]:

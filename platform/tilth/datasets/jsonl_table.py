@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tilth.core.errors import Invalid
-from tilth.datasets.reading import Cell, Lines, Record, cell_problem, open_lines
+from tilth.datasets.reading import CHAT, EXAMPLE, MOST_COLUMNS, Cell, Lines, Record, cell_problem, open_lines
 from tilth.datasets.report import Problem, shown
 
 SNIFFED_ROWS = 1000
 """Rows whose keys make the columns."""
-MOST_COLUMNS = 2000
-CHAT = 'This is OpenAI\'s chat format ("messages"); send one text and its label on each line, e.g. {example}.'
-EXAMPLE = '{"text": "Where is my card?", "label": "card_arrival"}'
 
 
 class JsonlTable:
     """A JSON Lines file; columns are the keys of its first rows, in order of appearance."""
+
+    unit = "line"
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -5,15 +5,16 @@ from pathlib import Path
 from tilth.core.errors import Invalid
 from tilth.datasets.csv_table import CsvTable
 from tilth.datasets.jsonl_table import JsonlTable
+from tilth.datasets.parquet_table import MAGIC, ParquetTable
 from tilth.datasets.reading import BOM, Table
 
 SNIFFED_BYTES = 1 << 16
-SEND = "send CSV or JSON Lines, saved as UTF-8"
+SEND = "send CSV or JSON Lines, saved as UTF-8, or Parquet"
 FOREIGN = {
     b"PK\x03\x04": f"an Excel workbook or another zip archive; {SEND}",
     b"\xd0\xcf\x11\xe0": f"an old Excel workbook; {SEND}",
     b"\x1f\x8b": f"compressed with gzip; unpack it, then {SEND}",
-    b"PAR1": f"Parquet; {SEND}",
+    b"PARE": "encrypted Parquet; write it without encryption",
     b"%PDF": f"a PDF; {SEND}",
     b"\xff\xfe": "saved as UTF-16; save it as UTF-8",
     b"\xfe\xff": "saved as UTF-16; save it as UTF-8",
@@ -34,6 +35,8 @@ def _table(path: Path) -> Table:
     for magic, what in FOREIGN.items():
         if head.startswith(magic):
             raise Invalid(f"The file is {what}.", code="unknown_format")
+    if head.startswith(MAGIC):
+        return ParquetTable(path)
     text = head.removeprefix(BOM).lstrip()
     if not text and len(head) < SNIFFED_BYTES:
         raise Invalid("The file is empty; its first line must name the columns.", code="empty_file")

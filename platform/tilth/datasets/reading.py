@@ -14,15 +14,18 @@ CELL_CHARS = 1 << 20
 LINE_BYTES = 32 << 20
 """Longest line, and longest quoted cell, that is read at all."""
 BOM = b"\xef\xbb\xbf"
+MOST_COLUMNS = 2000
+CHAT = 'This is OpenAI\'s chat format ("messages"); send one text and its label on each line, e.g. {example}.'
+EXAMPLE = '{"text": "Where is my card?", "label": "card_arrival"}'
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 Cell = str | None
-"""None: a list or an object, where a plain value should be."""
+"""None: a list, an object or binary data, where a plain value should be."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row: the line it begins at, from 1, and a cell for each column."""
+    """One row: the line it begins at (in Parquet its number), from 1, and a cell for each column."""
 
     line: int
     cells: list[Cell]
@@ -32,6 +35,8 @@ class Table(Protocol):
     """An opened file: its columns, then its rows in order."""
 
     columns: tuple[str, ...]
+    unit: str
+    """What the numbers of its records count: lines or rows."""
 
     def records(self) -> Iterator[Record | Problem]:
         """Every row; a Problem stands for one that cannot be read. Raises Invalid where nothing more can be."""

@@ -19,15 +19,16 @@ class Problem:
     message: str
     cure: str
     line: int | None = None
-    """Of the file, from 1, where the row begins."""
+    """Of the file, from 1, where the row begins; or the row's number, by ``unit``."""
     column: str | None = None
     value: str | None = None
     """As much of the cell as can be shown."""
     file: str = ""
+    unit: str = "line"
 
     def sentence(self) -> str:
         """For people."""
-        where = ", ".join(filter(None, (self.file, f"line {self.line}" if self.line else "")))
+        where = ", ".join(filter(None, (self.file, f"{self.unit} {self.line}" if self.line else "")))
         column = f', column "{self.column}"' if self.column else ""
         value = f" (found {self.value})" if self.value else ""
         return f"{where}{column}: {self.message}{value}; {self.cure}"

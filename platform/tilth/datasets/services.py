@@ -168,7 +168,7 @@ def _summary(report: dict[str, Any]) -> str:
     if not problems["total"]:
         return ""
     first = problems["first"][0]
-    where = f"line {first['line']}: {first['message']}; {first['cure']}"
+    where = f"{first['unit']} {first['line']}: {first['message']}; {first['cure']}"
     return f"{problems['total']:,} of {report['rows']:,} rows cannot be read, the first at {where}."
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import duckdb
 import orjson
 
 from tilth.contract.vertical import FieldKind, Schema
 from tilth.datasets.checks import Row
+from tilth.datasets.duck import confined
 from tilth.datasets.report import KEPT
 
 NAME = "rows.jsonl"
-MEMORY = "768MB"
 ROW_BYTES = 16 << 20
 """Longest row that is taken, as JSON."""
 TAKEN_OUT = 10
@@ -52,10 +51,7 @@ class Rows:
 
     def __init__(self, folder: Path, schema: Schema, roles: Sequence[str], target: str | None) -> None:
         """``roles`` have a column in the Parquet file; ``target`` is the one that is learned."""
-        self._db = duckdb.connect(config={"threads": "1", "memory_limit": MEMORY, "temp_directory": str(folder)})
-        for setting in (f"allowed_directories = ['{folder}']", "enable_external_access = false"):
-            self._db.execute(f"SET {setting}")
-        self._db.execute("SET lock_configuration = true")
+        self._db = confined(folder=folder)
         names = _names(schema)
         self._roles = {role: names[role] for role in roles}
         types = {names[field.role]: TYPES.get(field.kind, "VARCHAR") for field in schema.fields}

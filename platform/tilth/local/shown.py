@@ -20,7 +20,8 @@ def report(console: Console, found: dict[str, Any]) -> None:
     problems = found["problems"]
     console.print(f"  {problems['total']} problems", highlight=False)
     for problem in problems["first"][:MOST_PROBLEMS]:
-        console.print(f"    line {problem['line']}: {problem['message']}; {problem['cure']}", highlight=False)
+        where = f"{problem['unit']} {problem['line']}"
+        console.print(f"    {where}: {problem['message']}; {problem['cure']}", highlight=False)
 
 
 def figures(console: Console, model: str, found: dict[str, Any]) -> None:

@@ -123,7 +123,7 @@ def test_a_quote_that_is_never_closed_is_named_where_it_opens(read: Read) -> Non
         (b'[{"text": "a"}]', "one JSON list; write one object on each line"),
         ("text,label\na,b\n".encode("utf-16"), "saved as UTF-16; save it as UTF-8"),
         (b"text,label\ra,b\r", "The lines end in CR alone"),
-        (b"PAR1....", "Parquet; send CSV"),
+        (b"PARE....", "encrypted Parquet; write it without encryption"),
         (b'{"messages": []}\n', "OpenAI's chat format"),
     ],
 )
