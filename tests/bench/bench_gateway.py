@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import psycopg
 import uvloop
@@ -130,7 +131,8 @@ def prepare(server: Postgres, env: dict[str, str]) -> list[str]:
     with psycopg.connect(server.url(ADMIN)) as db:
         db.execute("SET session_replication_role = replica")  # a model without a job behind it
         for tenant in organisations:
-            db.execute(PLANT, {"tenant": tenant, "name": MODEL, "digest": DIGEST})
+            path = f"tenants/{UUID(tenant).hex}/jobs/bench/model/"
+            db.execute(PLANT, {"tenant": tenant, "name": MODEL, "path": path, "digest": DIGEST})
     return list(organisations.values())
 
 
@@ -138,7 +140,7 @@ PLANT = """WITH model AS (
     INSERT INTO registry_model (id, tenant_id, created_at, name, job_id, version_id, version_sha256, vertical,
         base_model, base_revision, path, digest, rung, metrics, report, card)
     VALUES (gen_random_uuid(), %(tenant)s, now(), %(name)s, gen_random_uuid(), gen_random_uuid(), '', 'support_chat',
-        'minilm-l6', '', 'bench/', %(digest)s, 'probe', '{}', '{}', '') RETURNING id)
+        'minilm-l6', '', %(path)s, %(digest)s, 'probe', '{}', '{}', '') RETURNING id)
 INSERT INTO serving_deployment (id, tenant_id, created_at, name, model_id)
 SELECT gen_random_uuid(), %(tenant)s, now(), %(name)s, id FROM model"""
 

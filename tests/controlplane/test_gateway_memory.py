@@ -92,9 +92,10 @@ async def test_grants_and_budgets_that_were_made_are_remembered_up_to_a_number(m
     monkeypatch.setattr(upstream, "GRANTS", 50)
     monkeypatch.setattr(holds, "BUDGETS", 50)
     monkeypatch.setattr(holds, "_ensure_budgets", lambda *_: None)
+    tenant = uuid4()
     plane, ensure = Upstream("http://127.0.0.1:1", Tokens(signing_key()), grants()), Ensure()
     for number in range(120):
-        plane._model(Target(f"sha256:{number}", f"m/{number}/", "support_chat", "minilm-l6"))
+        plane._model(Target(f"sha256:{number}", f"tenants/{tenant.hex}/jobs/{number}/", "support_chat", "minilm-l6"))
         await ensure(uuid4(), date(2026, 1, 1), None, None)
     assert len(plane._granted) <= 50
     assert len(ensure._made) <= 50
