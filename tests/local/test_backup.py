@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,77 +18,12 @@ from tilth.core import storage
 from tilth.core.keystore import KeyStore, group_key
 from tilth.local.backup import backup, mirror_keys
 from tilth.local.dump import TABLES, count_rows, snapshot
-from tilth.local.kept import Kept, kept
+from tilth.local.kept import kept
 from tilth.local.manifest import NAME, BackupRefused, read_manifest
 from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres, binaries
 from tilth.local.restore import refuse_half_restored, restore
 
 ROWS = b"text,label\n" + b"".join(f"message number {n},{'ab'[n % 2]}\n".encode() for n in range(40))
-
-
-@dataclass
-class Copies:
-    """A product's place, and where its copies go."""
-
-    product: Kept
-    root: Path
-
-    @property
-    def folder(self) -> Path:
-        return self.root / "backup"
-
-    @property
-    def keys(self) -> Path:
-        return self.root / "mirror"
-
-    def backup(self) -> Any:
-        return backup(self.product, self.folder, self.keys, lambda _: None)
-
-    def restore(self, target: Kept) -> Any:
-        (self.root / "new").mkdir(exist_ok=True)
-        return restore(target, self.root / "new", self.folder, self.keys, lambda _: None)
-
-    def target(self, server: Postgres | None = None) -> Kept:
-        keys = self.root / "new" / "keys"
-        secrets = {name: keys / name for name in self.product.secrets}
-        artifacts = f"file://{self.root}/new/artifacts"
-        return replace(self.product, artifacts=artifacts, keystore=keys / "tenants", secrets=secrets, server=server)
-
-
-@pytest.fixture
-def copies(database: Postgres, clean_database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
-    from django.conf import settings
-
-    artifacts, keystore = f"file://{tmp_path}/artifacts", tmp_path / "keys" / "tenants"
-    monkeypatch.setattr(settings, "ENV", replace(settings.ENV, artifacts=artifacts, keystore=keystore))
-    secrets = {"signing.pem": settings.ENV.signing_key}
-    return Copies(Kept(artifacts, keystore, secrets, binaries(), database, ""), tmp_path)
-
-
-@pytest.fixture
-def upload(copies: Copies) -> Callable[[Any, bytes], Any]:
-    """An uploaded file of an organisation."""
-    from tilth.core.ids import uuid7
-    from tilth.datasets.services import file_create, file_path
-
-    def make(tenant: Any, content: bytes = ROWS) -> Any:
-        file = uuid7()
-        stored = storage.put_stream(file_path(tenant.id, file), [content])
-        by, facts = tenant.principal, {"filename": "rows.csv", "purpose": "fine-tune"}
-        return file_create(tenant=tenant.id, by=by, file=file, stored=stored, **facts)
-
-    return make
-
-
-@pytest.fixture
-def fresh() -> Iterator[Postgres]:
-    """Another server, not made yet."""
-    home = Path(tempfile.mkdtemp(prefix="tilth-pg-"))
-    home.chmod(0o755)
-    server = Postgres(home / "pg", fast=True)
-    yield server
-    server.stop()
-    shutil.rmtree(home)
 
 
 def schema(server: Postgres) -> list[str]:
@@ -111,7 +44,7 @@ def roles(server: Postgres) -> list[Any]:
 
 
 def test_a_restored_product_has_the_same_rows_rights_objects_and_keys(
-    copies: Copies, tenant: Any, other_tenant: Any, upload: Callable[..., Any], database: Postgres, fresh: Postgres
+    copies: Any, tenant: Any, other_tenant: Any, upload: Callable[..., Any], database: Postgres, fresh: Postgres
 ) -> None:
     files = [upload(tenant), upload(other_tenant, ROWS * 50_000)]
     made = copies.backup()
@@ -136,7 +69,7 @@ def test_a_restored_product_has_the_same_rows_rights_objects_and_keys(
     assert {row[0] for row in roles(fresh)} == {APP, OWNER, SYSTEM}
 
 
-def test_neither_keys_nor_plain_rows_lie_in_the_backup(copies: Copies, tenant: Any, upload: Callable[..., Any]) -> None:
+def test_neither_keys_nor_plain_rows_lie_in_the_backup(copies: Any, tenant: Any, upload: Callable[..., Any]) -> None:
     upload(tenant)
     copies.backup()
     key = copies.product.keystore / tenant.id.hex
@@ -148,7 +81,7 @@ def test_neither_keys_nor_plain_rows_lie_in_the_backup(copies: Copies, tenant: A
 
 
 def test_what_is_deleted_while_a_backup_runs_leaves_storage_after_it(
-    copies: Copies, tenant: Any, upload: Callable[..., Any]
+    copies: Any, tenant: Any, upload: Callable[..., Any]
 ) -> None:
     from tilth.core.errors import Unavailable
     from tilth.datasets.services import file_delete
@@ -166,7 +99,7 @@ def test_what_is_deleted_while_a_backup_runs_leaves_storage_after_it(
 
 
 def test_an_object_that_rows_name_and_storage_has_not_stops_the_backup(
-    copies: Copies, tenant: Any, upload: Callable[..., Any]
+    copies: Any, tenant: Any, upload: Callable[..., Any]
 ) -> None:
     file = upload(tenant)
     upload(tenant)
@@ -178,7 +111,7 @@ def test_an_object_that_rows_name_and_storage_has_not_stops_the_backup(
         read_manifest(copies.folder)
 
 
-def test_a_backup_is_refused_over_another_and_beside_its_keys(copies: Copies) -> None:
+def test_a_backup_is_refused_over_another_and_beside_its_keys(copies: Any) -> None:
     copies.folder.mkdir()
     (copies.folder / "something").touch()
     with pytest.raises(BackupRefused, match="not an empty folder"):
@@ -189,7 +122,7 @@ def test_a_backup_is_refused_over_another_and_beside_its_keys(copies: Copies) ->
 
 
 def test_a_backup_that_is_not_as_it_was_made_is_refused_and_nothing_is_restored(
-    copies: Copies, tenant: Any, upload: Callable[..., Any]
+    copies: Any, tenant: Any, upload: Callable[..., Any]
 ) -> None:
     path = copies.folder / "artifacts" / upload(tenant).path
     copies.backup()
@@ -221,7 +154,7 @@ def test_a_backup_that_is_not_as_it_was_made_is_refused_and_nothing_is_restored(
 
 
 def test_nothing_is_restored_over_anything_or_without_keys(
-    copies: Copies, tenant: Any, upload: Callable[..., Any]
+    copies: Any, tenant: Any, upload: Callable[..., Any]
 ) -> None:
     upload(tenant)
     copies.backup()
@@ -238,7 +171,7 @@ def test_nothing_is_restored_over_anything_or_without_keys(
         restore(copies.target(), copies.root / "other", copies.folder, copies.root / "nowhere", lambda _: None)
 
 
-def test_a_backup_killed_in_the_middle_is_none(copies: Copies, tenant: Any, upload: Callable[..., Any]) -> None:
+def test_a_backup_killed_in_the_middle_is_none(copies: Any, tenant: Any, upload: Callable[..., Any]) -> None:
     upload(tenant)
     os.mkfifo(copies.root / "artifacts" / "tenants" / "hangs")  # whoever reads it waits for ever
     env = os.environ | {
@@ -263,7 +196,7 @@ def test_a_backup_killed_in_the_middle_is_none(copies: Copies, tenant: Any, uplo
 
 
 def test_a_destroyed_key_leaves_its_mirror_too_and_an_older_mirror_brings_none_back(
-    copies: Copies, tenant: Any, upload: Callable[..., Any]
+    copies: Any, tenant: Any, upload: Callable[..., Any]
 ) -> None:
     upload(tenant)
     mirror_keys(copies.product, copies.keys)
@@ -287,7 +220,7 @@ def test_a_database_of_ones_own_needs_a_superusers_url(tmp_path: Path) -> None:
         kept(tmp_path, {"DATABASE_URL": "postgresql://a@/b"})
 
 
-def test_every_table_is_in_the_snapshot(copies: Copies, sums_db: psycopg.Connection) -> None:
+def test_every_table_is_in_the_snapshot(copies: Any, sums_db: psycopg.Connection) -> None:
     with snapshot(copies.product.database()) as taken:
         assert sorted(taken.rows) == sorted(name for (name,) in sums_db.execute(TABLES))
         assert len(taken.rows) > 30

@@ -58,7 +58,8 @@ class Writer:
         self._file.write(self._sealer.update(data))
 
     def commit(self) -> StoredObject:
-        """The object exists from now on, on disk."""
+        """The object exists from now on, on disk; raises KeyDestroyed if its tenant was erased meanwhile."""
+        object_key(self.path)
         self._file.write(self._sealer.finish())
         if self._part:
             self._file.flush()
@@ -137,6 +138,14 @@ def names(prefix: str) -> list[str]:
         return sorted(name.rstrip("/").rpartition("/")[2] for name in fs.ls(full, detail=False))
     except FileNotFoundError:
         return []
+
+
+def walk(prefix: str) -> Iterator[str]:
+    """Relative names of all complete objects below a prefix, sorted."""
+    fs, full = _locate(prefix)
+    for name in sorted(fs.find(full)) if fs.exists(full) else []:
+        if not name.endswith(PART):
+            yield name.removeprefix(f"{full}/")
 
 
 def revoke(prefix: str) -> None:

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from tilth.core.models import TenantForeignKey, TenantModel
+from tilth.core.sealed import SealedJSON, SealedText
 
 PURPOSES = ("fine-tune", "assistants", "batch", "evals", "user_data", "vision")
 """OpenAI's purposes; only ``fine-tune`` files are read by anybody."""
@@ -26,8 +27,8 @@ class File(TenantModel):
     path = models.CharField(max_length=300, default="")
     """Below TILTH_ARTIFACTS."""
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.UPLOADED)
-    status_details = models.TextField(default="")
-    report = models.JSONField(null=True)
+    status_details = SealedText(default="")
+    report = SealedJSON(null=True)
     """What the check found: rows, columns, inferred roles, problems, preview (datasets/report.py)."""
     expires_at = models.DateTimeField(null=True)
     deleted_at = models.DateTimeField(null=True)
@@ -104,7 +105,7 @@ class DatasetVersion(TenantModel):
     rows = models.IntegerField()
     splits = models.JSONField()
     """Rows of train, validation and test."""
-    report = models.JSONField()
+    report = SealedJSON()
 
     class Meta(TenantModel.Meta):
         constraints: ClassVar = [
@@ -131,8 +132,8 @@ class Check(TenantModel):
     options = models.JSONField()
     freeze = models.BooleanField()
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)
-    report = models.JSONField(null=True)
-    error = models.JSONField(null=True)
+    report = SealedJSON(null=True)
+    error = SealedJSON(null=True)
     """{code, message, param} of a refusal."""
     version = TenantForeignKey(DatasetVersion, models.PROTECT, null=True, related_name="+")
 

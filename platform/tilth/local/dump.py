@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -62,6 +63,12 @@ def count_rows(url: str) -> dict[str, int]:
     """Table → rows."""
     with _connected(url) as db:
         return {table: _count(db, table) for (table,) in db.execute(TABLES).fetchall()}
+
+
+def organisations(url: str) -> set[UUID]:
+    """Every tenant."""
+    with _connected(url) as db:
+        return {tenant for (tenant,) in db.execute("SELECT tenant_id FROM tenants_organisation")}
 
 
 def _count(db: psycopg.Connection, table: str) -> int:

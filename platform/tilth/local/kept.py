@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tilth.local.manifest import BackupRefused
 from tilth.local.places import cluster_folder, programs_folder, socket_folder
-from tilth.local.postgres import ADMIN, Postgres, binaries, server_user
+from tilth.local.postgres import ADMIN, APP, OWNER, SYSTEM, Postgres, binaries, server_user
 from tilth.local.surroundings import DATABASES
 
 
@@ -24,6 +24,14 @@ class Kept:
     server: Postgres | None
     """The embedded one; None where DATABASE_URL names another."""
     admin_url: str
+    urls: dict[str, str]
+    """DATABASE_URL and its kin, where the environment names them."""
+
+    def roles(self) -> dict[str, str]:
+        """The same for whichever server it is."""
+        if self.server is None:
+            return self.urls
+        return {name: self.server.url(role) for name, role in zip(DATABASES, (APP, OWNER, SYSTEM), strict=True)}
 
     def database(self) -> str:
         """URL of a superuser, who alone sees every tenant's rows."""
@@ -42,6 +50,7 @@ def kept(var: Path, env: Mapping[str, str]) -> Kept:
         programs=programs_folder(binaries(), var, server_user()),
         server=None if any(env.get(name) for name in DATABASES) else _embedded(var),
         admin_url=_admin_url(env),
+        urls={name: env[name] for name in DATABASES if env.get(name)},
     )
 
 

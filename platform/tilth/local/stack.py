@@ -135,12 +135,21 @@ class Stack:
         return made
 
 
+def bring_up_to_date(env: Mapping[str, str]) -> None:
+    """The schema of a restored database; raises NotReady with what was said if it failed."""
+    _run(env, "-m", "tilth.local.schema")
+
+
 def manage(env: Mapping[str, str], *arguments: str) -> str:
     """Runs a management command; returns what it printed, raises NotReady with what it said if it failed."""
-    command = [sys.executable, "-W", "ignore", "-m", "django", *arguments]
+    return _run(env, "-m", "django", *arguments)
+
+
+def _run(env: Mapping[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-W", "ignore", *arguments]
     done = subprocess.run(command, env=control_plane(env), capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise NotReady(f"{' '.join(arguments)} failed: {done.stderr[-3000:]}")
+        raise NotReady(f"{' '.join(arguments[1:])} failed: {done.stderr[-3000:]}")
     return done.stdout
 
 

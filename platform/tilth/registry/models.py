@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.db import models
 
 from tilth.core.models import TenantForeignKey, TenantModel
+from tilth.core.sealed import SealedJSON, SealedText
 
 
 class Model(TenantModel):
@@ -23,8 +24,8 @@ class Model(TenantModel):
     digest = models.CharField(max_length=80)
     rung = models.CharField(max_length=20)
     metrics = models.JSONField(default=dict)
-    report = models.JSONField(default=dict)
-    card = models.TextField(default="")
+    report = SealedJSON(default=dict)
+    card = SealedText(default="")
     """The model card, Markdown."""
     deleted_at = models.DateTimeField(null=True)
 

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import Q
 
 from tilth.core.models import TenantForeignKey, TenantModel
+from tilth.core.sealed import SealedJSON, SealedText
 from tilth.training.states import ACTIVE, ENDED, State, Stop
 
 
@@ -62,7 +63,7 @@ class Job(TenantModel):
     progress = models.FloatField(default=0)
     eta_s = models.FloatField(null=True)
     trained_tokens = models.BigIntegerField(null=True)
-    error = models.JSONField(null=True)
+    error = SealedJSON(null=True)
     """{code, message, param} of a failed job."""
     fine_tuned_model = models.CharField(max_length=200, null=True)
 
@@ -94,8 +95,8 @@ class Event(TenantModel):
     at = models.DateTimeField()
     kind = models.CharField(max_length=20)
     level = models.CharField(max_length=5, default="info")
-    message = models.TextField(default="")
-    data = models.JSONField(default=dict)
+    message = SealedText(default="")
+    data = SealedJSON(default=dict)
 
     class Meta(TenantModel.Meta):
         constraints: ClassVar = [
