@@ -23,6 +23,8 @@ class Settings:
     """Trainers kept waiting with their base model loaded."""
     max_trainers: int
     """Trainers at work at one time, waiting ones not counted."""
+    trainer_memory_mb: int
+    """MiB that one trainer may hold; 0: its share of the machine's memory."""
     slots: int
     """Adapters that a host keeps on its device."""
     threads: int
@@ -41,6 +43,7 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         heartbeat_s=float(source.get("TILTH_HEARTBEAT_S", "10")),
         warm_trainers=_integer(source, "TILTH_WARM_TRAINERS", 1),
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
+        trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
         slots=_integer(source, "TILTH_SLOTS", 64),
         threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
         ray_address=source.get("RAY_ADDRESS", "auto"),

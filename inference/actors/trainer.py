@@ -33,10 +33,12 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from inference.engine import job
+        from inference.engine import job, limits
         from inference.engine.base_models import load_base
 
         torch.set_num_threads(settings.threads)
+        limits.die_first()
+        self._memory = limits.trainer_memory(settings.max_trainers, settings.trainer_memory_mb)
         self._settings = settings
         self._storage = Storage(load_verify_key(settings.verify_key))
         self._stop: Literal["pause", "cancel"] | None = None
@@ -60,7 +62,10 @@ class Trainer:
             return self._bases[model_id]
 
         heartbeat, storage = self._settings.heartbeat_s, self._storage
-        return self._run_job(spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat).value
+        ended = self._run_job(
+            spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat, memory=self._memory
+        )
+        return ended.value
 
     def stop(self, mode: Literal["pause", "cancel"]) -> None:
         """Heard between two steps; a cancel outranks a pause."""

@@ -24,6 +24,14 @@ class Batch:
     attention_mask: Tensor
     targets: Tensor
 
+    def parts(self, size: int) -> "Iterator[Batch]":
+        """The same rows, so many at a time, each part as wide as it must be."""
+        for start in range(0, len(self.rows), size):
+            rows = slice(start, start + size)
+            mask = self.attention_mask[rows]
+            width = -(-int(mask.sum(1).max()) // PAD_TO) * PAD_TO
+            yield Batch(self.rows[rows], self.input_ids[rows, :width], mask[:, :width], self.targets[rows])
+
 
 def padded(ids: list[list[int]], pad_to: int = PAD_TO) -> tuple[Tensor, Tensor]:
     """input_ids and attention_mask [batch, seq], seq a multiple of ``pad_to``; the pad id is 0 and masked."""

@@ -27,6 +27,8 @@ def read_splits(path: Path) -> Splits:
             cursor = memory.execute("SELECT * FROM read_parquet(?) ORDER BY split, line", [str(path)])
             columns = [column[0] for column in cursor.description or []]
             rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
+    except duckdb.OutOfMemoryException as cause:
+        raise MemoryError(str(cause)) from cause
     except duckdb.Error as cause:
         raise JobFault("dataset_unreadable", f"the frozen dataset cannot be read: {cause}") from cause
     if "split" not in columns:

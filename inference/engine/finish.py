@@ -31,9 +31,17 @@ class Finished:
 
 
 def finish(
-    spec: JobSpec, base: Base, task: Task, features: Features, splits: Splits, climbed: Climbed, validation: Examples
+    spec: JobSpec,
+    base: Base,
+    task: Task,
+    features: Features,
+    splits: Splits,
+    climbed: Climbed,
+    validation: Examples,
+    *,
+    with_baseline: bool = True,
 ) -> Finished:
-    """Touches the test split once."""
+    """Touches the test split once; without TF-IDF beside it where memory would not do."""
     test = task.encode(splits.test, features, base)
     logits = logits_of(climbed.outcome, base, test)
     valid = climbed.outcome.valid_logits
@@ -43,7 +51,8 @@ def finish(
     scope: Features = {"temperature": heat, "scope_score": rule.score, "scope_threshold": rule.threshold}
     settled: Features = {**features, **scope}
     metrics = _metrics(logits, test, heat, task.classes(features))
-    report = _report(spec, task, features, splits, climbed, test)
+    report = _report(task, features, splits, climbed, test)
+    report["baselines"] = _baselines(task, splits, test, with_baseline=with_baseline)
     report |= {"metrics": metrics, "interval": _interval(logits, test), "scope": _scope(logits / heat, test, rule)}
     head = {"weight": climbed.outcome.head.weight.contiguous(), "bias": climbed.outcome.head.bias.contiguous()}
     lora, config = (climbed.outcome.lora, climbed.outcome.config) if climbed.outcome.lora else unchanged(base)
@@ -99,16 +108,14 @@ def _scope(logits: Tensor, test: Examples, rule: ScopeRule) -> dict[str, float] 
     return {name: round(value, 6) for name, value in scope_report(logits[known], logits[~known], rule).items()}
 
 
-def _report(
-    spec: JobSpec, task: Task, features: Features, splits: Splits, climbed: Climbed, test: Examples
-) -> dict[str, Any]:
+def _report(task: Task, features: Features, splits: Splits, climbed: Climbed, test: Examples) -> dict[str, Any]:
     sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
     compared = asdict(climbed.comparison) if climbed.comparison else None
     facts = {"rung": climbed.outcome.rung.value, "why": climbed.reason, "comparison": compared}
-    return {**facts, "rows": sizes, "classes": task.classes(features), "baselines": _baselines(task, splits, test)}
+    return {**facts, "rows": sizes, "classes": task.classes(features)}
 
 
-def _baselines(task: Task, splits: Splits, test: Examples) -> dict[str, float]:
+def _baselines(task: Task, splits: Splits, test: Examples, *, with_baseline: bool) -> dict[str, float]:
     """Test accuracy of the majority class and of TF-IDF with an SVM, on in-scope rows."""
     known = torch.nonzero(test.targets >= 0).flatten().tolist()
     if not known:
@@ -120,7 +127,7 @@ def _baselines(task: Task, splits: Splits, test: Examples) -> dict[str, float]:
     test_targets = [names.index(str(task.label(splits.test[row]))) for row in known]
     train_texts = task.texts([splits.train[row_id] for row_id in inside])
     test_texts = task.texts([splits.test[row] for row in known])
-    return {
-        "majority": round(majority(train_targets, test_targets), 6),
-        "tfidf_svm": round(tfidf_svm(train_texts, train_targets, test_texts, test_targets), 6),
-    }
+    found = {"majority": round(majority(train_targets, test_targets), 6)}
+    if with_baseline:
+        found["tfidf_svm"] = round(tfidf_svm(train_texts, train_targets, test_texts, test_targets), 6)
+    return found

@@ -10,6 +10,7 @@ from tilth.contract.errors import ContractError
 from tilth.contract.messages import EventKind, JobSpec, Rung, TrainingOptions
 from tilth.contract.registry import vertical
 
+from inference.engine import limits
 from inference.engine.base_models import Base
 from inference.engine.checkpoints import write_folder
 from inference.engine.data import Splits, read_splits
@@ -18,7 +19,9 @@ from inference.engine.finish import finish
 from inference.engine.keeping import Keeper
 from inference.engine.ladder import Encoded, Ladder
 from inference.engine.lora import Recipe
+from inference.engine.memory import told
 from inference.engine.precision import device_name
+from inference.engine.preflight import preflight, work_of
 from inference.engine.reporting import Reporter, Stop
 from inference.engine.span import Span
 from inference.engine.spool import Spool
@@ -34,24 +37,39 @@ class Attempt:
     storage: Storage
     spool: Spool
     base: Callable[[str], Base]
+    memory: int
+    """Bytes that this process may hold."""
 
 
 def run_job(
-    spec: JobSpec, *, storage: Storage, stop: Stop, base: Callable[[str], Base], heartbeat_s: float
+    spec: JobSpec,
+    *,
+    storage: Storage,
+    stop: Stop,
+    base: Callable[[str], Base],
+    heartbeat_s: float,
+    memory: int | None = None,
 ) -> EventKind:
-    """Runs an attempt to its last word, which it returns; a job's own fault is an event, never an exception."""
+    """Runs an attempt to its last word, which it returns; a job's own fault is an event, never an exception.
+
+    ``memory``: bytes that this process may hold; None is what the machine gives to one trainer.
+    """
     spool = Spool(storage, spec.output, spec.job, spec.attempt)
     span = Span(
         spool, device=device_name(), share_millis=spec.share_millis, heartbeat_s=heartbeat_s, max_ms=spec.max_device_ms
     )
     with span:
-        return _last_word(Attempt(spec, storage, spool, base), Reporter(spool, span, stop))
+        return _last_word(
+            Attempt(spec, storage, spool, base, memory or limits.trainer_memory(1)), Reporter(spool, span, stop)
+        )
 
 
 def _last_word(attempt: Attempt, reporter: Reporter) -> EventKind:
     spool = attempt.spool
+    grows = limits.growth(attempt.memory)
     try:
-        succeeded = _learn(attempt, reporter)
+        with limits.capped(grows):
+            succeeded = _learn(attempt, reporter)
     except Stopped as stopped:
         kind = EventKind.PAUSED if stopped.mode == "pause" else EventKind.CANCELLED
         spool.emit(kind, f"{kind.value.capitalize()} at step {stopped.step}", data={"step": stopped.step})
@@ -63,6 +81,9 @@ def _last_word(attempt: Attempt, reporter: Reporter) -> EventKind:
         _fail(spool, "refused", str(refused))
         return EventKind.FAILED
     except Exception as bug:
+        if limits.ran_out(bug):
+            _fail(spool, "out_of_memory", _ran_out(grows))
+            return EventKind.FAILED
         # A bug of ours must end the job with a word, not leave it hanging; the traceback goes to the trainer's log.
         _fail(spool, "internal_error", repr(bug))
         raise
@@ -72,6 +93,13 @@ def _last_word(attempt: Attempt, reporter: Reporter) -> EventKind:
 
 def _fail(spool: Spool, code: str, message: str) -> None:
     spool.emit(EventKind.FAILED, message, level="error", data={"code": code, "message": message})
+
+
+def _ran_out(grows: int) -> str:
+    return (
+        f"The job ran out of memory: it may take {told(grows)} beyond its base model, and at most"
+        f" {told(limits.peak())} were held in all. Give fewer rows or shorter texts, or a smaller batch_size."
+    )
 
 
 def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
@@ -86,10 +114,12 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     data = Encoded(_in_scope(train), validation, task.classes(features))
     _refuse_unlearnable(data)
     _plan(reporter, data, spec.options, len(splits.test))
+    work = work_of(base, data, spec.options, task.texts(splits.train), len(splits.test))
+    fits = preflight(work, attempt.memory, attempt.spool)
     torch.manual_seed(spec.options.seed)
-    climbed = Ladder(base, data, spec.options, reporter, keeper).climb()
+    climbed = Ladder(base, data, spec.options, reporter, keeper, fits.work.batch).climb()
     attempt.spool.emit(EventKind.MESSAGE, f"Chosen: {climbed.outcome.rung.value}. {climbed.reason}.")
-    done = finish(spec, base, task, features, splits, climbed, validation)
+    done = finish(spec, base, task, features, splits, climbed, validation, with_baseline=fits.with_baseline)
     facts = {
         "job": spec.job, "attempt": spec.attempt, "vertical": spec.vertical, "base_model": spec.base_model,
         "base_revision": base.revision, "rung": climbed.outcome.rung.value,

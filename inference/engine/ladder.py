@@ -43,7 +43,16 @@ class Climbed:
 class Ladder:
     """One climb over one dataset; ``keeper`` holds what a resume needs."""
 
-    def __init__(self, base: Base, data: Encoded, options: TrainingOptions, reporter: Reporter, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        base: Base,
+        data: Encoded,
+        options: TrainingOptions,
+        reporter: Reporter,
+        keeper: Keeper,
+        rows_at_once: int | None = None,
+    ) -> None:
+        """``rows_at_once``: of a batch of LoRA's, as memory allows; None is the whole batch."""
         self._base = base
         self._data = data
         self._options = options
@@ -51,6 +60,7 @@ class Ladder:
         self._keeper = keeper
         self._known = data.validation.targets >= 0
         self._recipe = Recipe.settled(options, len(data.train))
+        self._rows_at_once = rows_at_once or self._recipe.batch_size
 
     def climb(self) -> Climbed:
         """The best model for the budget; raises Stopped between two steps, JobFault if nothing can be learned."""
@@ -118,7 +128,7 @@ class Ladder:
         torch.manual_seed(self._recipe.seed)
         model = Classifier(self._base, probe.head, self._recipe.rank)
         batches = -(-len(self._data.train) // self._recipe.batch_size)
-        run = Run(model, self._recipe, steps=batches * self._recipe.epochs)
+        run = Run(model, self._recipe, steps=batches * self._recipe.epochs, rows_at_once=self._rows_at_once)
         at, best = self._resumed(run) or (Progress(Rung.LORA, 0, 0, 0), None)
         try:
             while at.epoch < self._recipe.epochs and at.epoch - at.best_epoch <= PATIENCE:
@@ -126,6 +136,8 @@ class Ladder:
                 at, best = self._judge(run, at, best)
         except BudgetReached:
             self._reporter.note("The device time of the budget is used up; the best model so far is kept.")
+        if run.rows_at_once < self._rows_at_once:
+            self._reporter.note(f"Memory ran out; from then on {run.rows_at_once} rows of a batch went at once.")
         return self._best(model, best)
 
     def _resumed(self, run: Run) -> tuple[Progress, dict[str, Tensor] | None] | None:

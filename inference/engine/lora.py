@@ -15,6 +15,7 @@ from torch.nn import functional
 from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, by_length
+from inference.engine.limits import ran_out
 from inference.engine.precision import autocast
 from inference.engine.probe import Head
 from inference.engine.task import Examples
@@ -120,6 +121,8 @@ class Run:
     recipe: Recipe
     steps: int
     """Optimiser steps in all."""
+    rows_at_once: int = 1 << 30
+    """Rows that go forward and back together; a batch's gradients add up over its parts."""
     optimiser: torch.optim.AdamW = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,12 +138,31 @@ class Run:
         self.model.eval()
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * schedule(number, self.steps)
-        loss = functional.cross_entropy(self.model(batch), batch.targets, label_smoothing=LABEL_SMOOTHING)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._gradients(batch)
+        while loss is None:
+            loss = self._gradients(batch)
         trained = [part for group in self.optimiser.param_groups for part in group["params"]]
         nn.utils.clip_grad_norm_(trained, CLIP)
         self.optimiser.step()
+        return loss
+
+    def _gradients(self, batch: Batch) -> float | None:
+        """The batch's mean loss, its gradients laid down; None if memory ran out: then half the rows go at once."""
+        self.optimiser.zero_grad()
+        try:
+            return sum(self._part(part, len(batch.rows)) for part in batch.parts(self.rows_at_once))
+        except (MemoryError, RuntimeError) as error:
+            rows = min(self.rows_at_once, len(batch.rows))
+            if rows == 1 or not ran_out(error):
+                raise
+        self.rows_at_once = rows // 2
+        return None
+
+    def _part(self, part: Batch, rows: int) -> float:
+        """A part's share of the mean over all rows of its batch."""
+        logits = self.model(part)
+        loss = functional.cross_entropy(logits, part.targets, label_smoothing=LABEL_SMOOTHING, reduction="sum") / rows
+        loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.item())
 
 

@@ -1,5 +1,6 @@
 """A device span: opened when the runner holds the device, extended by heartbeats, closed on exit."""
 
+import contextlib
 import threading
 import time
 from types import TracebackType
@@ -50,4 +51,5 @@ class Span:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat_s):
-            self._spool.emit(EventKind.HEARTBEAT, data={"device_ms": self.device_ms()})
+            with contextlib.suppress(MemoryError):  # the job's, about to be told; a beat is missed, no more
+                self._spool.emit(EventKind.HEARTBEAT, data={"device_ms": self.device_ms()})

@@ -35,11 +35,15 @@ class RayHead:
 
         Ray replaces 127.0.0.1 by an address that others can reach, unless it is told, as on macOS, that there is no
         cluster of several machines; with a loopback address GCS, raylets and workers listen on loopback alone.
+        Its memory monitor would kill what can be restarted first, a host; here each trainer has its own limit, and
+        the kernel takes a trainer (1000) before any other actor (300), and all of them before the control plane.
         """
         return {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "DASHBOARD_METRIC_PORT": str(self._metrics),
             "RAY_TMPDIR": str(self._folder),
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_worker_oom_score_adjustment": "300",
         }
 
     def command(self) -> list[str]:

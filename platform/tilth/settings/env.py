@@ -37,6 +37,8 @@ class Environment:
     """Seconds without a sign of life after which an attempt is given up."""
     heartbeat_s: float
     """Seconds between a trainer's signs of life: the most device time that a crash leaves unbilled."""
+    trainer_memory_mb: int
+    """MiB that one trainer may hold, as the data plane is told; 0: only the trainers know."""
     crash_at: str
     """Name of the crash point at which this process kills itself; tests only."""
 
@@ -58,6 +60,7 @@ def environment(source: Mapping[str, str] = os.environ) -> Environment:
         public_url=source.get("TILTH_PUBLIC_URL", "http://127.0.0.1:8000").rstrip("/"),
         lease_s=_seconds(source, "TILTH_LEASE_S", "30"),
         heartbeat_s=_seconds(source, "TILTH_HEARTBEAT_S", "10"),
+        trainer_memory_mb=_whole(source, "TILTH_TRAINER_MEMORY_MB", "0"),
         crash_at=source.get("TILTH_CRASH_AT", ""),
     )
 
@@ -90,3 +93,10 @@ def _seconds(source: Mapping[str, str], name: str, default: str) -> float:
         return float(text)
     except ValueError:
         raise ImproperlyConfigured(f"{name} must be seconds, found {text!r}") from None
+
+
+def _whole(source: Mapping[str, str], name: str, default: str) -> int:
+    text = source.get(name, default)
+    if not text.isdecimal():
+        raise ImproperlyConfigured(f"{name} must be a whole number, found {text!r}")
+    return int(text)

@@ -15,6 +15,19 @@ CAP_MINIMUM_MS = 300_000
 """A job may use at most CAP_FACTOR times its estimate, and at least this is allowed."""
 
 
+MIB = 1 << 20
+ROW_BYTES = 2_048
+"""The least that a trainer holds of a row: its text, tokens and vector (384 numbers of four bytes)."""
+CLASS_BYTES = 12
+"""Of a row and class: logits, their softmax and gradient, in the four fifths of the rows that train."""
+
+
+def least_memory_mb(base_mb: int, rows: int, classes: int) -> int:
+    """MiB below which no trainer can learn from so many rows, whatever its batches; the trainer's own preflight knows
+    the lengths and is exact."""
+    return base_mb + rows * (ROW_BYTES + CLASS_BYTES * classes) // MIB
+
+
 def ms_per_row(finished: Sequence[tuple[int, int]], rung: str) -> float:
     """Median over finished jobs' (device ms, rows); the default while there are too few."""
     rates = [max(0, spent - SETUP_MS) / rows for spent, rows in finished if rows]

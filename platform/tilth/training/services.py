@@ -5,9 +5,11 @@ from datetime import timedelta
 from typing import Any, cast
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 
 from tilth.contract.messages import TrainingOptions
+from tilth.contract.registry import vertical
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
 from tilth.core.errors import Invalid, NotFound, PaymentRequired, TilthError
@@ -19,7 +21,7 @@ from tilth.datasets.models import DatasetVersion
 from tilth.datasets.selectors import file_get
 from tilth.tenants.principal import Principal
 from tilth.tenants.services import audit
-from tilth.training.estimates import cap_ms, estimate_ms, ms_per_row
+from tilth.training.estimates import cap_ms, estimate_ms, least_memory_mb, ms_per_row
 from tilth.training.models import Job
 from tilth.training.queue import finished_rates
 from tilth.training.states import ACTIVE, State, Stop
@@ -82,8 +84,9 @@ def job_validated(*, tenant: UUID, job: UUID, version: UUID) -> None:
     _estimate(found)
     crash_point("validate.priced")
     try:
+        _refuse_too_large(found)
         _hold(found)
-    except PaymentRequired as error:
+    except (Invalid, PaymentRequired) as error:
         _fail(found, error)
         return
     crash_point("validate.held")
@@ -175,6 +178,19 @@ def _estimate(job: Job) -> None:
     job.price_id = usage.price_current(unit=UNIT).id
     job.estimate_ms = estimate_ms(job.rows or 0, ms_per_row(rates, rung))
     job.max_device_ms = cap_ms(job.estimate_ms)
+
+
+def _refuse_too_large(job: Job) -> None:
+    """Raises Invalid, before anything is held, for what no trainer's memory can take."""
+    there, version = settings.ENV.trainer_memory_mb, cast(DatasetVersion, job.version)
+    offer = vertical(job.vertical).base_model(job.base_model)
+    needed = least_memory_mb(offer.memory_mb, version.rows, len(version.report["labels"]))
+    if there and needed > there:
+        raise Invalid(
+            f"Learning from {version.rows:,} rows of {len(version.report['labels']):,} labels takes at least"
+            f" {needed:,} MB of memory; a trainer has {there:,} MB. Give fewer rows or fewer labels.",
+            code="memory", param="training_file",
+        )  # fmt: skip
 
 
 def _hold(job: Job) -> None:

@@ -1,11 +1,13 @@
 """Jobs from created to a deployed model, and every other way in which they end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from django.conf import settings
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.core.errors import Invalid, NotFound
 from tilth.dataplane.fake_trainer import Script
@@ -252,3 +254,15 @@ def test_another_tenants_job_does_not_exist(rig: Any, tenant: Any, other_tenant:
     for change in (services.job_pause, services.job_resume, services.job_cancel):
         with pytest.raises(NotFound):
             change(tenant=other_tenant.id, by=other_tenant.principal, job=job)
+
+
+def test_a_job_that_no_trainers_memory_can_take_is_refused_with_the_number_and_holds_nothing(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "ENV", replace(settings.ENV, trainer_memory_mb=500))
+    job = rig.queued(tenant)
+    found = rig.job(tenant, job)
+    assert (found.state, found.error["code"], found.hold) == (State.FAILED, "memory", None)
+    assert "takes at least 600 MB of memory; a trainer has 500 MB" in found.error["message"]
+    monkeypatch.setattr(settings, "ENV", replace(settings.ENV, trainer_memory_mb=700))
+    assert rig.job(tenant, rig.queued(tenant)).state == State.QUEUED

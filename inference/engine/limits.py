@@ -1,0 +1,97 @@
+"""How much memory a trainer may have, and the limit under which its job runs: a job that runs out fails alone."""
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+MIB = 1 << 20
+SHARE = 0.8
+"""Of the machine's memory that all trainers together may have; hosts, Ray and the control plane have the rest."""
+UNLIMITED = 1 << 60
+OOM_SCORE = 1000
+"""The kernel takes a trainer first: it serves one job, a host serves all customers."""
+
+
+def trainer_memory(trainers: int, asked_mb: int = 0) -> int:
+    """Bytes that one of so many trainers may hold: what the operator says (TILTH_TRAINER_MEMORY_MB), or its share."""
+    return asked_mb * MIB if asked_mb else int(SHARE * machine_memory() / max(1, trainers))
+
+
+def machine_memory() -> int:
+    """The machine's memory, or the control group's limit if that is less; bytes."""
+    return min(_meminfo("MemTotal"), *(limit for limit, _ in _groups()), UNLIMITED)
+
+
+def growth(limit: int) -> int:
+    """Bytes by which this process may grow: up to its limit, and no further than the machine has free now."""
+    free = [limit - used for limit, used in _groups() if limit < UNLIMITED]
+    return max(0, min(limit - resident(), _meminfo("MemAvailable"), *free, UNLIMITED))
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return _status("VmRSS")
+
+
+def peak() -> int:
+    """The most that ever was resident; bytes."""
+    return _status("VmHWM")
+
+
+@contextlib.contextmanager
+def capped(by: int) -> Iterator[None]:
+    """This process may allocate so many bytes more; beyond, an allocation fails (RLIMIT_DATA) and only the job does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = _status("VmData") + by
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory was refused: Python's, torch's on the CPU, torch's on a GPU, oneDNN's."""
+    if isinstance(error, MemoryError):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(
+        words in said for words in ("allocate memory", "out of memory", "bad_alloc", "could not create a memory")
+    )
+
+
+def die_first() -> None:
+    """Of all processes, should the kernel run out of memory."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+
+
+def _groups() -> list[tuple[int, int]]:
+    """(limit, used) of our control group under either version, where there is one; bytes."""
+    found = []
+    for limit, used in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            found.append((int(Path(limit).read_text()), int(Path(used).read_text())))
+    return found
+
+
+def _meminfo(name: str) -> int:
+    return _kilobytes(Path("/proc/meminfo"), name) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _status(name: str) -> int:
+    return _kilobytes(Path("/proc/self/status"), name) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    """A line ``Name:  123 kB`` in bytes; 0 where there is none, as on other systems than Linux."""
+    with contextlib.suppress(OSError):
+        for line in file.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

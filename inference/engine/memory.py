@@ -1,0 +1,185 @@
+"""What an attempt will take of memory, told before it learns: bytes, from the shapes of what it allocates.
+
+Lengths are tokens of a padded row, ``hidden`` … as in the base model's configuration. What has no formula is measured
+on MiniLM-L6 and named so; ``tests/bench/bench_memory.py`` puts predicted beside real.
+"""
+
+from dataclasses import dataclass, replace
+
+from inference.engine.errors import JobFault
+
+MIB = 1 << 20
+FLOAT = 4
+"""Bytes of an fp32 number."""
+KERNELS = 100 * MIB
+"""Measured: the library's compiled kernels, packed weights and threads, after the first forwards."""
+SLACK = 1.9
+"""Measured: glibc's aligned allocations of changing sizes leave holes; resident is so many times what is live."""
+SOLVER_COPIES = 2 * 60
+"""Vectors of the size of a head that L-BFGS keeps: two for each iteration (Nocedal 1980)."""
+TOKEN_BYTES = 36
+"""Of a token in a list: a place and an int."""
+BASELINE_NGRAM_BYTES = 150
+"""Of an n-gram in a vocabulary: text, number, place."""
+BASELINE_ENTRY_BYTES = 40
+"""Of an n-gram of a row: index and count, twice, and the solver's own node."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The shape of a base model."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an attempt works on, and how."""
+
+    encoder: Encoder
+    rows: tuple[int, int, int]
+    """Of train, validation and test."""
+    longest: int
+    """Tokens of the longest row."""
+    classes: int
+    characters: int
+    """Of all texts of train, for the baseline."""
+    rank: int
+    """Of LoRA; 0 if no more than the probe is asked for."""
+    batch: int
+    """Rows that go forward and back together."""
+    evaluated: int
+    """Rows that go forward together where nothing learns."""
+    half: bool
+    """Whether the encoder computes in bf16."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes above what is resident before, at the fullest moment of each part."""
+
+    probe: int
+    lora: int
+    finish: int
+    baseline: int
+    """Of TF-IDF with its SVM, which can be left out."""
+
+    @property
+    def peak(self) -> int:
+        """At the fullest moment, the baseline left out."""
+        return max(self.probe, self.lora, self.finish)
+
+    @property
+    def whole(self) -> int:
+        """With the baseline."""
+        return max(self.peak, self.finish + self.baseline)
+
+
+def need(work: Work) -> Need:
+    """What is predicted; what a part frees is not counted as returned, since glibc keeps most of it for the next."""
+    train, valid, test = work.rows
+    model = FLOAT * work.encoder.parameters
+    features = KERNELS + FLOAT * (train + valid) * work.encoder.hidden
+    forward = int(SLACK * forward_token(work.encoder, half=work.half) * work.evaluated * work.longest)
+    judged = 24 * (valid + test) * work.classes
+    """Logits in fp32 and fp64, and their softmax."""
+    probe = features + max(forward, solver(work)) + judged
+    lora = features + model + adapter(work) + activations(work) + judged if work.rank else 0
+    finish = features + model + forward + judged + TOKEN_BYTES * test * work.longest
+    return Need(probe, max(lora, 0), finish, baseline(work))
+
+
+def activations(work: Work) -> int:
+    """What a batch keeps for its way back: its tokens, and which of them see which (in fp32 twice)."""
+    tokens = work.batch * work.longest
+    token = trained_token(work.encoder, work.rank, half=work.half)
+    return int(SLACK * (tokens * token + FLOAT * tokens * work.longest * (1 if work.half else 2)))
+
+
+def trained_token(encoder: Encoder, rank: int, *, half: bool) -> int:
+    """Bytes that autograd saves for a token: counted in a BERT layer with LoRA on its six linear layers.
+
+    In bf16: nine of ``hidden`` (inputs, q, k, v, attention's output) and two of ``intermediate``, each layer norm's
+    input in fp32; in fp32 the inputs of q, k, v and of the norms are one. Attention itself keeps a logsumexp per head
+    (FlashAttention, Dao 2022, section 3.1). A test compares with what autograd really saves.
+    """
+    size = FLOAT // 2 if half else FLOAT
+    wide = size * ((9 if half else 6) * encoder.hidden + 2 * encoder.intermediate + 6 * rank)
+    norms = FLOAT * (2 * encoder.hidden + encoder.heads + 4)
+    return encoder.layers * (wide + norms)
+
+
+def forward_token(encoder: Encoder, *, half: bool) -> int:
+    """Bytes alive for a token in the middle of a layer, when nothing is kept: GELU's two sides, six of ``hidden``."""
+    size = FLOAT // 2 if half else FLOAT
+    return size * (2 * encoder.intermediate + 6 * encoder.hidden) + 2 * FLOAT * encoder.hidden
+
+
+def adapter(work: Work) -> int:
+    """LoRA's weights, gradients, AdamW's two moments, the best so far, and two copies while a checkpoint is written;
+    beside them the weights as autograd keeps them in bf16.
+    """
+    encoder = work.encoder
+    pairs = 4 * 2 * encoder.hidden + 2 * (encoder.hidden + encoder.intermediate)
+    learned = encoder.layers * work.rank * pairs + work.classes * (encoder.hidden + 1)
+    square = encoder.layers * (4 * encoder.hidden**2 + 2 * encoder.hidden * encoder.intermediate)
+    return 7 * FLOAT * learned + (2 * square if work.half else 0)
+
+
+def solver(work: Work) -> int:
+    """Logistic regression by L-BFGS: its history, and logits of all training rows with their softmax and gradient."""
+    head = work.classes * (work.encoder.hidden + 1)
+    return FLOAT * (SOLVER_COPIES * head + 4 * work.rows[0] * work.classes)
+
+
+def baseline(work: Work) -> int:
+    """TF-IDF of characters (2-5) and words (1-2): four n-grams start at each character.
+
+    How many differ follows Heaps' law with figures measured on banking77; the SVM keeps a weight for each class.
+    """
+    entries = 4.3 * work.characters
+    different = min(entries, 12 * entries**0.64)
+    return int(BASELINE_ENTRY_BYTES * entries + different * (BASELINE_NGRAM_BYTES + 16 * max(1, work.classes)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is done within the memory that is there."""
+
+    work: Work
+    need: Need
+    available: int
+    """Bytes that may be added to what is resident."""
+    with_baseline: bool
+
+
+def plan(work: Work, available: int) -> Plan:
+    """The work as it fits: fewer rows at a time (their gradients add up to the same step), then without the baseline.
+
+    Raises JobFault naming what would be needed and what is there.
+    """
+    found = need(work)
+    while found.peak > available and found.peak == found.lora and work.batch > 1:
+        work = replace(work, batch=(work.batch + 1) // 2)
+        found = need(work)
+    if found.peak > available:
+        raise JobFault("memory", _refusal(work, found, available))
+    return Plan(work, found, available, with_baseline=found.whole <= available)
+
+
+def _refusal(work: Work, found: Need, available: int) -> str:
+    rows = sum(work.rows)
+    return (
+        f"Learning from {rows:,} rows of at most {work.longest} tokens and {work.classes:,} classes would need"
+        f" {told(found.peak)} of memory beyond the base model, one row at a time; {told(available)} are there."
+        " Give fewer rows, fewer classes or shorter texts, or choose a smaller base model."
+    )
+
+
+def told(size: int) -> str:
+    """A size as people read it, e.g. 1,234 MB."""
+    return f"{size / MIB:,.0f} MB"
