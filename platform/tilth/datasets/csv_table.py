@@ -43,11 +43,11 @@ class CsvTable:
                 yield self._checked(row, lines)
 
     def _checked(self, row: Record | Problem, lines: Lines) -> Record | Problem:
-        bad, lines.bad = lines.bad, []
+        if lines.bad:
+            bad, lines.bad = lines.bad, []
+            return row if isinstance(row, Problem) else bad[0].problem()
         if isinstance(row, Problem):
             return row
-        if bad:
-            return bad[0].problem()
         if len(row.cells) != len(self.columns):
             return _ragged(row, self.columns, self.delimiter)
         return cell_problem(row, self.columns) or row

@@ -17,7 +17,7 @@ BOM = b"\xef\xbb\xbf"
 MOST_COLUMNS = 2000
 CHAT = 'This is OpenAI\'s chat format ("messages"); send one text and its label on each line, e.g. {example}.'
 EXAMPLE = '{"text": "Where is my card?", "label": "card_arrival"}'
-UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 Cell = str | None
 """None: a list, an object or binary data, where a plain value should be."""
@@ -99,15 +99,19 @@ class Lines:
 def cell_problem(record: Record, columns: tuple[str, ...]) -> Problem | None:
     """What no cell of any file may be: endless, or text that cannot be stored."""
     for column, cell in zip(columns, record.cells, strict=True):
-        if cell is None:
+        if cell is None or (len(cell) <= CELL_CHARS and storable(cell)):
             continue
         if len(cell) > CELL_CHARS:
             message, cure = f"the cell has more than {CELL_CHARS:,} characters", "shorten it or remove the row"
             return Problem("long_cell", message, cure, record.line, column, shown(cell))
-        if UNSTORABLE.search(cell):
-            message, cure = "the cell holds a NUL or half a surrogate pair", "remove that character"
-            return Problem("bad_character", message, cure, record.line, column, shown(cell))
+        message, cure = "the cell holds a NUL or half a surrogate pair", "remove that character"
+        return Problem("bad_character", message, cure, record.line, column, shown(cell))
     return None
+
+
+def storable(text: str) -> bool:
+    """Whether PostgreSQL and UTF-8 can hold a text; most are told without a search."""
+    return "\0" not in text and (text.isascii() or not HALF_PAIR.search(text))
 
 
 def open_lines(path: Path) -> tuple[BinaryIO, Lines]:

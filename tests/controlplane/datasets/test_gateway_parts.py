@@ -2,21 +2,24 @@
 
 import contextlib
 import http.client
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from hashlib import md5
+from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
 import openai
 import psycopg
 import pytest
+from tilth.core import storage
 from tilth.core.ids import uuid7
 
 from tests.controlplane.leftovers import eventually, kept, left_behind
+from tests.part_client import upload_by_two, write_rows
 from tests.web import Web, start
 
 PART = 100_000
@@ -327,6 +330,31 @@ def test_a_client_that_leaves_in_the_middle_of_a_part_leaves_nothing_of_it(
     eventually(lambda: len(left_behind(artifacts, tenant)) == 1)
     done = sdk.uploads.complete(upload, part_ids=[*first, *sent(sdk, upload, PIECES[1:])])
     assert done.status == "completed"
+
+
+@pytest.mark.slow
+def test_a_large_file_is_gone_on_with_by_another_client_while_the_web_process_stays_flat(
+    web: Web, sdk: openai.OpenAI, tenant: Any, tmp_path: Path, artifacts: Path
+) -> None:
+    path = tmp_path / "large.csv"
+    rows, digest = write_rows(path, int(os.environ.get("TILTH_TEST_UPLOAD_MIB", "256")))
+    sdk.uploads.complete(warm := opened(sdk, 3), part_ids=sent(sdk, warm, [b"abc"]))
+    swept(tenant, warm)
+    (small,) = left_behind(artifacts, tenant)
+    idle = web.memory()
+    done = upload_by_two(
+        sdk, path, 16 << 20, lambda: any(found.suffix == ".part" for found in left_behind(artifacts, tenant))
+    )  # fmt: skip
+    grown = web.memory("VmHWM") - idle
+    print(f"{rows:,} rows, idle {idle / 1e6:.0f} MB, +{grown / 1e6:.1f} MB")
+    assert done.file is not None
+    assert (done.file.bytes, grown < 40 * 10**6) == (path.stat().st_size, True)
+    swept(tenant, done.id)
+    (large,) = set(left_behind(artifacts, tenant)) - {small}
+    stored = sha256()
+    for chunk in storage.read_chunks(str(large.relative_to(artifacts))):
+        stored.update(chunk)
+    assert stored.hexdigest() == digest
 
 
 @pytest.mark.slow
