@@ -16,6 +16,8 @@ from tests.product import COMMAND, eventually, running_product
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 RUNNING = "SELECT count(*) FROM training_job WHERE state = 'running'"
+CELL = b"the depot says nothing"
+"""Part of the customers' rows."""
 UNFINISHED = "SELECT id FROM training_job WHERE state NOT IN ('succeeded', 'failed', 'cancelled')"
 
 
@@ -46,6 +48,8 @@ def test_a_product_restored_from_a_backup_under_load_answers_with_the_same_diges
     assert len(customers.book.answered) > len(answered), "customers went on while it was made"
     customers.leave()
     assert customers.book.faults == []
+    kept = [path for name in ("artifacts", "logs", "scratch") for path in (stack.var / name).rglob("*")]
+    assert [path for path in kept if path.is_file() and CELL in path.read_bytes()] == [], "no row lies in the clear"
 
     def restore(var: Path) -> None:
         print(tilth(stack.env | {"TILTH_VAR": str(var)}, "restore", folder, "--keys", keys))

@@ -3,20 +3,26 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from tilth.contract.sealing import KEY, derived
-from tilth.core.errors import NotFound
+from tilth.core.errors import NotFound, Unavailable
 
 
 class KeyDestroyed(NotFound):
     """The tenant was erased: nothing of it can be read or written any more, for ever."""
 
     code = "tenant_erased"
+
+
+class KeyMissing(Unavailable):
+    """The tenant has sealed objects and no key: the key store is not where it was, or was lost."""
+
+    code = "key_missing"
 
 
 @dataclass(frozen=True)
@@ -35,17 +41,21 @@ class KeyStore:
     """A file for each tenant, ``<hex>``, mode 0600: its key in hex, or its tombstone in JSON; never both.
 
     A tombstone replaces the key in one rename and is never replaced: no race and no older copy makes a key anew.
+    ``is_new`` says whether a tenant has nothing sealed yet, so that a store that was lost is never begun anew.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, is_new: Callable[[UUID], bool] = lambda tenant: True) -> None:
         self._folder = folder
+        self._is_new = is_new
 
     def key(self, tenant: UUID) -> bytes:
-        """The tenant's key, made when it is first asked for, and on disk by then; raises KeyDestroyed."""
+        """The tenant's key, made when it is first asked for, and on disk by then; raises KeyDestroyed, KeyMissing."""
         path = self._folder / tenant.hex
         try:
             return _key_in(path)
         except FileNotFoundError:
+            if not self._is_new(tenant) and not path.exists():
+                raise KeyMissing(f"There is no key for the objects of {tenant.hex}; is TILTH_KEYSTORE right?") from None
             self._make(path)
             return _key_in(path)
 

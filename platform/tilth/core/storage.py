@@ -181,7 +181,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def key_store() -> KeyStore:
     """The one of this installation."""
-    return KeyStore(settings.ENV.keystore)
+    return KeyStore(settings.ENV.keystore, is_new=lambda tenant: not exists(f"tenants/{tenant.hex}"))
 
 
 def object_key(path: str) -> bytes:

@@ -88,11 +88,14 @@ def run(stack: Stack, asked: argparse.Namespace, console: Console) -> int:
 def copy(var: Path, asked: argparse.Namespace, console: Console) -> int:
     """Backup or restore."""
     var.mkdir(parents=True, exist_ok=True)
-    product = kept(var, os.environ)
-    if asked.command == "backup":
-        made = backup(product, asked.folder.absolute(), asked.keys.absolute(), console.print)
-    else:
-        made = restore(product, var, asked.folder.absolute(), asked.keys.absolute(), console.print)
+    product, folder, keys = kept(var, os.environ), asked.folder.absolute(), asked.keys.absolute()
+    try:
+        if asked.command == "backup":
+            made = backup(product, folder, keys, console.print)
+        else:
+            made = restore(product, var, folder, keys, console.print)
+    except OSError as fault:
+        raise BackupRefused(f"{fault}; nothing of it counts as a {asked.command}") from fault
     console.print(f"[green]✓[/green] {asked.command}: {made.bytes:,} bytes as of {made.made_at}")
     return 0
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from tilth.contract.errors import SealBroken
 from tilth.contract.sealing import MAGIC
-from tilth.core.keystore import KeyDestroyed
+from tilth.core.keystore import KeyDestroyed, KeyMissing
 
 from tilth.core import storage  # isort: skip
 
@@ -72,6 +72,7 @@ def test_what_lies_in_storage_holds_nothing_of_what_was_given(root: str) -> None
 
 def test_an_object_moved_to_another_tenant_or_file_or_written_by_others_is_refused(root: str) -> None:
     storage.put_stream(X, [b"rows"])
+    storage.object_key(storage.path(B, "files", "1", "raw"))
     fs, full = storage._locate(X)
     for path in (storage.path(B, "files", "1", "raw"), storage.path(A, "files", "2", "raw")):
         fs.makedirs(storage._locate(path)[1].rpartition("/")[0], exist_ok=True)
@@ -81,6 +82,16 @@ def test_an_object_moved_to_another_tenant_or_file_or_written_by_others_is_refus
     fs.pipe_file(full, b"text,label")
     with pytest.raises(SealBroken, match="not encrypted"):
         storage.read(X)
+
+
+def test_a_key_store_that_was_lost_is_told_and_never_begun_anew(root: str, tmp_path: Path) -> None:
+    storage.put_stream(X, [b"rows"])
+    key = (tmp_path / "keys" / A.hex).rename(tmp_path / "elsewhere")
+    for use in (lambda: storage.read(X), lambda: storage.put_stream(X, [b"new"])):
+        with pytest.raises(KeyMissing, match="is TILTH_KEYSTORE right"):
+            use()
+    key.rename(tmp_path / "keys" / A.hex)
+    assert storage.read(X) == b"rows"
 
 
 def test_an_erased_tenant_can_neither_be_read_nor_written(root: str) -> None:
