@@ -98,9 +98,11 @@ class Storage:
         self._verify(grant, method)
         if bool(name) and not grant.url.endswith("/"):
             raise GrantRefused(f"the grant names the one object {grant.url}; {name!r} below it was asked for")
-        if name and (name.startswith("/") or ".." in PurePosixPath(name).parts):
+        if name and (name.startswith("/") or "\0" in name or ".." in PurePosixPath(name).parts):
             raise GrantRefused(f"{name!r} leads out of the granted prefix")
         fs, path = url_to_fs(grant.url + name)
+        if _is_local(fs) and _leads_away(path, name):
+            raise GrantRefused(f"{grant.url}{name} is a link to another place")
         return fs, path
 
     def _verify(self, grant: Grant, method: str) -> None:
@@ -116,6 +118,13 @@ class Storage:
 
 def _is_local(fs: fsspec.AbstractFileSystem) -> bool:
     return "file" in (fs.protocol if isinstance(fs.protocol, tuple | list) else (fs.protocol,))
+
+
+def _leads_away(path: str, name: str) -> bool:
+    """Whether a link below the granted prefix makes the object another than its name says."""
+    prefix = path.removesuffix(name) if name else os.path.dirname(path.rstrip("/"))
+    inside = name or os.path.basename(path.rstrip("/"))
+    return os.path.realpath(path) != os.path.join(os.path.realpath(prefix), inside.rstrip("/"))
 
 
 def _check(found: str, grant: Grant) -> None:

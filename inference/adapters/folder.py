@@ -79,12 +79,15 @@ def _lora(files: Mapping[str, bytes]) -> tuple[dict[str, LoraWeights], float]:
     config, tensors = _json(files, CONFIG), _tensors(files, ADAPTER)
     ending = ".lora_A.weight"
     paths = [name.removesuffix(ending) for name in tensors if name.endswith(ending)]
-    layers = {
-        path.removeprefix(PEFT_PREFIX): LoraWeights(tensors[f"{path}{ending}"], tensors[f"{path}.lora_B.weight"])
-        for path in paths
-    }
-    changing = {name: weights for name, weights in layers.items() if weights.b.any()}
-    return changing, float(config["lora_alpha"]) / float(config["r"])
+    try:
+        layers = {
+            path.removeprefix(PEFT_PREFIX): LoraWeights(tensors[f"{path}{ending}"], tensors[f"{path}.lora_B.weight"])
+            for path in paths
+        }
+        scaling = float(config["lora_alpha"]) / float(config["r"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as cause:
+        raise FolderRefused(f"{CONFIG} and {ADAPTER} do not describe a LoRA adapter: {cause!r}") from cause
+    return {name: weights for name, weights in layers.items() if weights.b.any()}, scaling
 
 
 def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
@@ -97,7 +100,7 @@ def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
 def _json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         found = json.loads(files[name])
-    except (KeyError, ValueError) as cause:
+    except (KeyError, ValueError, RecursionError) as cause:
         raise FolderRefused(f"{name} is no JSON: {cause}") from cause
     if not isinstance(found, dict):
         raise FolderRefused(f"{name} holds a {type(found).__name__}; expected an object")

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tilth.settings.dev")
@@ -11,7 +12,10 @@ from django.core.asgi import get_asgi_application
 
 django = get_asgi_application()
 
-from tilth.core.errors import Unavailable  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.http.request import split_domain_port, validate_host  # noqa: E402
+
+from tilth.core.errors import Invalid, Unavailable  # noqa: E402
 from tilth.gateway.app import Gateway, gateway_from_settings  # noqa: E402
 from tilth.gateway.responses import Receive, Scope, Send, send_error  # noqa: E402
 
@@ -29,6 +33,9 @@ class Entry:
         """One connection, or the lifespan."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
+            return
+        if scope["type"] == "http" and scope["path"] != "/healthz" and not _for_us(scope["headers"]):
+            await send_error(send, Invalid("The Host header names no host of this service.", code="bad_host"))
             return
         try:
             if self._gateway is not None and scope["type"] == "http" and self._gateway.serves(scope):
@@ -50,6 +57,18 @@ class Entry:
         await receive()
         await self._gateway.stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _for_us(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether there is one Host and it is ours. Probes of /healthz ask by any address: nothing there repeats it."""
+    hosts = [value for name, value in headers if name == b"host"]
+    return len(hosts) == 1 and _allowed(hosts[0])
+
+
+@lru_cache(1024)
+def _allowed(host: bytes) -> bool:
+    domain, _ = split_domain_port(host.decode("latin-1").lower())
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
 async def _timely(scope: Scope, receive: Receive, send: Send) -> None:

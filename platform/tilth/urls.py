@@ -1,11 +1,13 @@
 """All routes of Django's part: OpenAI's /v1, the management API /api, the pages."""
 
 from django.urls import include, path
-from drf_spectacular.views import SpectacularAPIView
+
+from tilth.gateway import api as descriptions
 
 urlpatterns = [
     path("accounts/", include("allauth.urls")),
-    path("api/schema", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="schema"),
+    path("api/schema", descriptions.management_schema, name="schema"),
+    path("v1/openapi.json", descriptions.openai_schema, name="openai-schema"),
     path("", include("tilth.tenants.urls")),
     path("", include("tilth.datasets.urls")),
     path("", include("tilth.usage.urls")),
@@ -16,3 +18,7 @@ urlpatterns = [
     path("", include("tilth.serving.urls")),
     path("", include("tilth.dashboard.urls")),
 ]
+
+handler400 = "tilth.core.http.bad_request"
+handler404 = "tilth.core.http.page_not_found"
+handler500 = "tilth.core.http.server_error"

@@ -18,7 +18,8 @@ Make = Callable[[Any], str]
 
 # Routes that touch no organisation's objects, each with its reason.
 OPEN = {
-    "api/schema": "the description of the API",
+    "api/schema": "the description of the management API",
+    "v1/openapi.json": "the description of the OpenAI-compatible API",
     "": "the pages' first; asks for a session",
     "organisations": "the signed-in person's own organisations",
     "browser-key": "makes a key for the caller's own organisation",

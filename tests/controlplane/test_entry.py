@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from tilth import asgi
 
+HOST = [(b"host", b"testserver")]
+
 
 async def test_a_request_cut_off_by_a_restart_is_told_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hangs(*_: Any) -> None:
@@ -17,7 +19,7 @@ async def test_a_request_cut_off_by_a_restart_is_told_to_try_again(monkeypatch: 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": []}
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": HOST}
     request = asyncio.create_task(asgi.Entry()(scope, never, send))
     await asyncio.sleep(0.01)
     request.cancel()
@@ -44,7 +46,7 @@ async def test_django_that_does_not_begin_to_answer_in_time_is_a_503_and_what_it
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await asgi.Entry()({"type": "http", "method": "GET", "path": "/v1/models", "headers": []}, never, send)
+    await asgi.Entry()({"type": "http", "method": "GET", "path": "/v1/models", "headers": HOST}, never, send)
     recovered.set()
     await asyncio.sleep(0.01)
     assert said == [200]
@@ -64,7 +66,7 @@ async def test_an_answer_that_has_begun_may_take_its_time(monkeypatch: pytest.Mo
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await asgi.Entry()({"type": "http", "method": "GET", "path": "/v1/models", "headers": []}, never, send)
+    await asgi.Entry()({"type": "http", "method": "GET", "path": "/v1/models", "headers": HOST}, never, send)
     assert [message.get("body") for message in sent] == [None, b"all of it"]
 
 

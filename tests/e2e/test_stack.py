@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.product import running_product
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
+ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
 LISTENING = "0A"
 
@@ -66,6 +68,61 @@ def listeners(pids: set[int]) -> dict[int, tuple[bool, int]]:
     return found
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A row of SECURITY.md's table: part of a command line, the address, and what a caller without a token hears."""
+
+    process: str
+    loopback: bool
+    answer: str
+
+
+def listed() -> list[Listed]:
+    """The table below "Listeners"; its columns are listener, process, address, protocol, answer, meaning."""
+    text = (ROOT / "SECURITY.md").read_text().partition("## Listeners")[2]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [Listed(row[1], row[2] == "loopback", row[4]) for row in rows[2:]]
+
+
+STRANGER = """
+import http.client, sys, grpc
+METHODS = ["/ray.serve.ASGIService/HandleRequest", "/ray.rpc.NodeInfoGcsService/CheckAlive",
+           "/ray.rpc.NodeManagerService/GetNodeStats", "/ray.rpc.ObjectManagerService/FreeObjects",
+           "/ray.rpc.CoreWorkerService/GetCoreWorkerStats", "/ray.rpc.RayletDriver/ClusterInfo"]
+
+def asked(channel, method):
+    try:
+        channel.unary_unary(method, bytes, bytes)(b"", timeout=10)
+    except grpc.RpcError as error:
+        return error.code().name
+    return "OK"
+
+def over_http(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/v1/models")
+        return str(connection.getresponse().status)
+    except (OSError, http.client.HTTPException) as error:
+        return ""
+
+for port in map(int, sys.argv[1:]):
+    said = over_http(port)
+    if not said:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            codes = [asked(channel, method) for method in METHODS]
+        said = next((code for code in codes if code != "UNIMPLEMENTED"), "UNIMPLEMENTED")
+    print(port, said, flush=True)
+"""
+"""Without a token, over HTTP and, where that is not spoken, gRPC: the first answer of a service that is there."""
+
+
+def strangers_answers(env: dict[str, str], ports: list[int]) -> dict[int, str]:
+    """Port → the HTTP status or gRPC code that a caller without a token gets."""
+    asked = [sys.executable, "-W", "ignore", "-c", STRANGER, *map(str, ports)]
+    done = subprocess.run(asked, capture_output=True, text=True, env=env, check=True, timeout=300)
+    return {int(port): said for port, said in (line.split() for line in done.stdout.splitlines())}
+
+
 def test_two_stacks_run_side_by_side(stack: Any, other_stack: Any) -> None:
     assert stack.url != other_stack.url
     assert [status(f"{each.url}/healthz") for each in (stack, other_stack)] == [200, 200]
@@ -73,23 +130,20 @@ def test_two_stacks_run_side_by_side(stack: Any, other_stack: Any) -> None:
     assert first & second == set()
 
 
-def test_only_serves_replicas_listen_beyond_loopback_and_they_want_rays_token(stack: Any) -> None:
+def test_every_listener_is_in_the_threat_model_and_answers_a_stranger_as_it_says_there(stack: Any) -> None:
+    """Both ways: nobody listens that SECURITY.md does not know, and nothing is listed that does not listen."""
     processes = stack.processes()
-    open_ports = {port: processes[pid] for port, (closed, pid) in listeners(set(processes)).items() if not closed}
-    assert {words.split(":")[2].split(".")[0] for words in open_ports.values()} <= {"ServeReplica"}
-    code = """
-import sys, grpc
-from ray.serve.generated import serve_pb2, serve_pb2_grpc
-for port in sys.argv[1:]:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            serve_pb2_grpc.ASGIServiceStub(channel).HandleRequest(serve_pb2.ASGIRequest(), timeout=10)
-        except grpc.RpcError as error:
-            print(error.code().name)
-"""
-    asked = [sys.executable, "-W", "ignore", "-c", code, *map(str, open_ports)]
-    done = subprocess.run(asked, capture_output=True, text=True, env=stack.env, check=True)
-    assert done.stdout.split() == ["UNAUTHENTICATED"] * len(open_ports)
+    told, found, unknown = listed(), set(), []
+    open_ports = listeners(set(processes))
+    answers = strangers_answers(stack.env, sorted(open_ports))
+    for port, (closed, pid) in sorted(open_ports.items()):
+        seen = (closed, answers[port])
+        matching = [row for row in told if row.process in processes[pid] and (row.loopback, row.answer) == seen]
+        found |= set(matching)
+        if not matching:
+            unknown.append((port, processes[pid][:90], "loopback" if closed else "all addresses", answers[port]))
+    assert unknown == []
+    assert [row for row in told if row not in found] == []
 
 
 def test_ray_refuses_a_client_without_its_token(stack: Any) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,9 +12,14 @@ from tilth.billing.pricing import Invoice, Line
 from tilth.billing.selectors import invoice_preview
 from tilth.core.clock import now
 from tilth.core.money import dollars
-from tilth.core.serializers import valid_query
+from tilth.core.serializers import DAYS, valid_query
 from tilth.tenants.authentication import principal_of
 from tilth.tenants.scopes import Scope
+
+
+@extend_schema_field({"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}$"})
+class Month(serializers.DateField):
+    """``2026-11``."""
 
 
 class InvoiceView(APIView):
@@ -24,7 +29,10 @@ class InvoiceView(APIView):
 
     class In(serializers.Serializer[Any]):
         month = serializers.DateField(
-            required=False, input_formats=["%Y-%m"], help_text="``2026-11``; by default the current one"
+            required=False,
+            validators=DAYS,
+            input_formats=["%Y-%m"],
+            help_text="``2026-11``; by default the current one",
         )
 
     class Out(serializers.Serializer[Any]):

@@ -10,6 +10,7 @@ from rest_framework.views import APIView
 
 from tilth.catalog import selectors
 from tilth.contract.vertical import Vertical
+from tilth.core.openapi import listed
 from tilth.tenants.scopes import Scope
 
 
@@ -52,10 +53,10 @@ class VerticalListView(APIView):
         units = Unit(many=True)
         widgets = serializers.ListField(child=serializers.CharField())
 
-    @extend_schema(responses=Out(many=True))
+    @extend_schema(responses=listed(Out))
     def get(self, request: Request) -> Response:
         """Their roles, metrics, base models and list prices."""
-        return Response({"data": [self.Out(_shown(face)).data for face in selectors.vertical_list()]})
+        return Response({"object": "list", "data": [self.Out(_shown(face)).data for face in selectors.vertical_list()]})
 
 
 def _shown(face: Vertical) -> dict[str, Any]:

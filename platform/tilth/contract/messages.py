@@ -11,7 +11,7 @@ Row = dict[str, JsonValue]
 class Message(BaseModel):
     """A frozen message; an unknown key is an error on either side."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
 
 class Grant(Message):
@@ -101,13 +101,17 @@ class EventKind(StrEnum):
 TERMINAL = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.PAUSED, EventKind.CANCELLED})
 
 
+LAST_MS = 253_402_214_400_000
+"""The last day of the year 9999: what is later is no time that Python or PostgreSQL can count on from."""
+
+
 class TrainerEvent(Message):
     """One line of a trainer's append-only spool; (job, attempt, seq) is unique and seq has no gaps from 1."""
 
     job: str
     attempt: int
     seq: int = Field(ge=1)
-    at_ms: int
+    at_ms: int = Field(ge=0, le=LAST_MS)
     """Unix time, milliseconds."""
     kind: EventKind
     level: Literal["info", "warn", "error"] = "info"
@@ -183,8 +187,8 @@ class Prediction(Message):
 class PredictionUsage(Message):
     """What is billed: rows answered, and tokens read (padding not counted)."""
 
-    rows: int
-    tokens: int
+    rows: int = Field(ge=0)
+    tokens: int = Field(ge=0)
 
 
 class PredictReply(Message):

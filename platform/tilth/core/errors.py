@@ -51,6 +51,18 @@ class NotFound(TilthError):
         return cls(f"No such {kind}: {shown}")
 
 
+class NotAllowed(TilthError):
+    """No such method here; extra names ``allow``, those that there are."""
+
+    code = "method_not_allowed"
+
+
+class WrongType(TilthError):
+    """The body is of a kind that is not read here."""
+
+    code = "unsupported_media_type"
+
+
 class Unprocessable(TilthError):
     """Understood, but contradicts what was said before under the same idempotency key."""
 

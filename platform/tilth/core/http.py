@@ -7,9 +7,10 @@ from http import HTTPStatus
 from typing import Any
 from uuid import uuid4
 
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.views import defaults
 from psycopg_pool import PoolTimeout
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
@@ -19,6 +20,7 @@ from tilth.core.errors import (
     Forbidden,
     Full,
     Invalid,
+    NotAllowed,
     NotFound,
     PaymentRequired,
     TilthError,
@@ -26,6 +28,7 @@ from tilth.core.errors import (
     Unauthenticated,
     Unavailable,
     Unprocessable,
+    WrongType,
 )
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,8 @@ STATUS: dict[type[TilthError], HTTPStatus] = {
     PaymentRequired: HTTPStatus.PAYMENT_REQUIRED,
     Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
+    NotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
+    WrongType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     Busy: HTTPStatus.CONFLICT,
     Unprocessable: HTTPStatus.UNPROCESSABLE_ENTITY,
     TooMany: HTTPStatus.TOO_MANY_REQUESTS,
@@ -43,6 +48,16 @@ STATUS: dict[type[TilthError], HTTPStatus] = {
     Full: HTTPStatus.INSUFFICIENT_STORAGE,
 }
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+API = ("/v1/", "/api/")
+INTERNAL = {
+    "error": {
+        "message": "The server made a mistake; it has been noted.", "type": "server_error", "param": None,
+        "code": "internal",
+    }
+}  # fmt: skip
+"""The body of every 500."""
+HEADER_FACTS = frozenset({"retry_after", "allow"})
+"""Extra facts that are told in a header."""
 INFRASTRUCTURE = (OperationalError, InterfaceError, PoolTimeout, ConnectionError, TimeoutError)
 
 
@@ -55,15 +70,20 @@ def error_body(error: TilthError) -> dict[str, Any]:
     """OpenAI's error object; our extra facts (limit_source …) stand beside its four keys."""
     status = status_of(error)
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    facts = {key: value for key, value in error.extra.items() if key != "retry_after"}
+    facts = {key: value for key, value in error.extra.items() if key not in HEADER_FACTS}
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.reason, **facts}}
 
 
 def error_headers(error: TilthError) -> dict[str, str]:
-    """Retry advice: only passing troubles are worth a retry."""
+    """Retry advice: only passing troubles are worth a retry; what HTTP wants with a 401 and a 405."""
     if isinstance(error, Unavailable | TooMany | Busy):
         return {"Retry-After": str(error.extra.get("retry_after", 1))}
-    return {"x-should-retry": "false"}
+    told = {"x-should-retry": "false"}
+    if isinstance(error, Unauthenticated):
+        told["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, NotAllowed):
+        told["Allow"] = str(error.extra["allow"])
+    return told
 
 
 def as_tilth_error(error: Exception) -> TilthError | None:
@@ -75,6 +95,8 @@ def as_tilth_error(error: Exception) -> TilthError | None:
             return NotFound("No such object.")
         case RequestDataTooBig():
             return Invalid("The body is over 2 MiB; upload files through /v1/files.", code="body_too_large")
+        case SuspiciousOperation() | BadRequest():
+            return Invalid("The request cannot be read as it is; check its form, fields and headers.")
         case APIException():
             return _from_drf(error)
         case OSError() if error.errno in NO_ROOM:
@@ -112,6 +134,33 @@ def render_error(error: Exception, context: dict[str, Any]) -> Response | None:
     return Response(error_body(known), status=status_of(known), headers=error_headers(known))
 
 
+def is_api(path: str) -> bool:
+    """Whether programs call it, which want JSON; people see the other pages."""
+    return path.startswith(API)
+
+
+def answered(error: TilthError) -> HttpResponse:
+    """An error's whole answer, outside DRF."""
+    return JsonResponse(error_body(error), status=status_of(error), headers=error_headers(error))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler400: what it refuses by itself, before or beside a view."""
+    return answered(as_tilth_error(exception) or Invalid("The request cannot be read."))
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's handler404."""
+    if is_api(request.path):
+        return answered(NotFound("There is no such address; /v1/openapi.json and /api/schema name all there are."))
+    return defaults.page_not_found(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500: a bug of ours, already in the log; no word of it is shown."""
+    return JsonResponse(INTERNAL, status=500) if is_api(request.path) else defaults.server_error(request)
+
+
 Handler = Callable[[HttpRequest], HttpResponse]
 
 
@@ -129,7 +178,7 @@ class InfrastructureFaults:
         known = as_tilth_error(error) if not isinstance(error, Http404) else None
         if known is None:
             return None
-        return JsonResponse(error_body(known), status=status_of(known), headers=error_headers(known))
+        return answered(known)
 
 
 class RequestId:

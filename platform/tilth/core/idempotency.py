@@ -1,22 +1,29 @@
 """Retries of a POST get the first one's reply: by Idempotency-Key, or as the openai SDK marks them."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import wraps
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
+from rest_framework.response import Response
 
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
-from tilth.core.errors import Busy, Unprocessable
+from tilth.core.errors import Busy, Invalid, Unprocessable
 from tilth.core.models import FirstReply
 from tilth.core.scope import in_tenant
+from tilth.core.sealing import opened, sealed
 
 REMEMBERED = timedelta(minutes=10)
+LONGEST_KEY = 255
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +38,45 @@ class Asked:
     """Its Idempotency-Key, or an empty text."""
 
 
-def asked(request: Request, actor: str) -> Asked:
-    """Reads it off a request; call it before ``request.data``."""
-    whole = f"{actor}\0{request.method}\0{request.path}\0{sha256(request._request.body).hexdigest()}"
+View = Callable[..., Response]
+
+
+def asked(headers: Mapping[str, str], *what: str) -> Asked:
+    """A request of these headers; ``what`` are the words that make two of them the same: who, method, path, body."""
+    key = headers.get("Idempotency-Key", "")
+    refuse_long(key)
     return Asked(
-        fingerprint=sha256(whole.encode()).hexdigest(),
-        retried=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
-        key=request.headers.get("Idempotency-Key", "")[:255],
+        fingerprint=sha256("\0".join(what).encode()).hexdigest(),
+        retried=headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        key=key,
     )
+
+
+def refuse_long(key: str | bytes) -> None:
+    """Raises Invalid for an Idempotency-Key that would have to be cut."""
+    if len(key) > LONGEST_KEY:
+        raise Invalid(f"An Idempotency-Key has at most {LONGEST_KEY} characters, found {len(key)}.")
+
+
+def idempotent(post: View) -> View:
+    """A view's ``post`` whose retries get the first reply; what it writes and that reply are one transaction."""
+
+    @wraps(post)
+    def posted(view: Any, request: Request, **path: str) -> Response:
+        by, body = request.user, sha256(request._request.body).hexdigest()
+
+        def make() -> dict[str, Any]:
+            made = post(view, request, **path)
+            return {"status": made.status_code, "body": made.data}
+
+        this = asked(request.headers, by.actor, str(request.method), request.path, body)
+        return Response(**_response(once(tenant=by.tenant, request=this, make=make)))
+
+    return posted
+
+
+def _response(reply: dict[str, Any]) -> dict[str, Any]:
+    return {"data": reply["body"], "status": reply["status"]}
 
 
 def once(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -53,19 +91,20 @@ def once(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) ->
 
 @in_tenant
 def _reply(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    _lock(request)
+    _lock(tenant, request)
     found = _first(request)
-    if found is not None:
-        return dict(found.body)
-    reply = make()
-    FirstReply.objects.filter(created_at__lt=now() - REMEMBERED).delete()
-    FirstReply.objects.create(request=request.fingerprint, key=request.key, body=reply)
-    return reply
+    if found is None:
+        rendered = JSONRenderer().render(make())
+        FirstReply.objects.filter(created_at__lt=now() - REMEMBERED).delete()
+        FirstReply.objects.create(request=request.fingerprint, key=request.key, body=sealed(rendered))
+    else:
+        rendered = opened(found.body)
+    return dict(json.loads(rendered))
 
 
-def _lock(request: Asked) -> None:
+def _lock(tenant: UUID, request: Asked) -> None:
     """A retry is told to come again; an equal request that is none waits, then does its own work."""
-    what = [request.key or request.fingerprint]
+    what = [f"{tenant}:{request.key or request.fingerprint}"]
     with connection.cursor() as cursor:
         if not (request.retried or request.key):
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", what)

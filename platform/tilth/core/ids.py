@@ -1,10 +1,13 @@
 """Time-ordered ids made in Python (RFC 9562, version 7), and their public form ``prefix-hex``."""
 
 import os
+import re
 import time
 from uuid import UUID
 
 from tilth.core.errors import NotFound
+
+HEX = re.compile("[0-9a-f]{32}")
 
 
 def uuid7() -> UUID:
@@ -22,9 +25,6 @@ def public(prefix: str, value: UUID) -> str:
 def parse(prefix: str, text: str) -> UUID:
     """The id behind a public form; anything else is an object that does not exist."""
     head, _, tail = text.partition("-")
-    if head != prefix or len(tail) != 32:
+    if head != prefix or not HEX.fullmatch(tail):
         raise NotFound.of(prefix, text)
-    try:
-        return UUID(hex=tail)
-    except ValueError:
-        raise NotFound.of(prefix, text) from None
+    return UUID(hex=tail)

@@ -58,6 +58,7 @@ class FirstReply(TenantModel):
     key = models.CharField(max_length=255, default="")
     """The Idempotency-Key, if one was sent."""
     body = models.JSONField()
+    """Sealed (core.sealing): it may hold a key or a token that is shown once."""
 
     class Meta(TenantModel.Meta):
         indexes = [

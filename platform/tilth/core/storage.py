@@ -131,6 +131,13 @@ def exists(path: str) -> bool:
     return bool(fs.exists(full))
 
 
+def leads_away(path: str) -> bool:
+    """Whether a link on the way makes it another place than its name says; on files only."""
+    fs, full = _locate(path)
+    root = str(url_to_fs(settings.ENV.artifacts)[1])
+    return _is_local(fs) and os.path.realpath(full) != os.path.join(os.path.realpath(root), path.strip("/"))
+
+
 def names(prefix: str) -> list[str]:
     """Names directly below a prefix, sorted; none if there is no such prefix."""
     fs, full = _locate(prefix)

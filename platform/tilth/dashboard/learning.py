@@ -9,7 +9,7 @@ from django.views.decorators.http import require_POST
 
 from tilth.catalog.selectors import base_model_list
 from tilth.core import ids
-from tilth.core.errors import Invalid
+from tilth.core.errors import Invalid, NotFound
 from tilth.dashboard.pages import page, show
 from tilth.datasets.selectors import file_list
 from tilth.registry import selectors as registry
@@ -52,6 +52,8 @@ def job(request: HttpRequest, principal: Principal, job: str) -> HttpResponse:
 @page(Scope.JOBS_WRITE)
 def job_act(request: HttpRequest, principal: Principal, job: str, action: str) -> HttpResponse:
     """Cancel, pause or resume."""
+    if action not in ACTIONS:
+        raise NotFound.of("action", action)
     ACTIONS[action](tenant=principal.tenant, by=principal, job=ids.parse("ftjob", job))
     return redirect("job", job=job)
 

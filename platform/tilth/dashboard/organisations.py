@@ -58,5 +58,5 @@ def keys(request: HttpRequest, principal: Principal) -> HttpResponse:
 @page(Scope.KEYS_WRITE)
 def key_revoke(request: HttpRequest, principal: Principal, key: str) -> HttpResponse:
     """Stops a key."""
-    services.key_revoke(tenant=principal.tenant, by=principal, key=UUID(key))
+    services.key_revoke(tenant=principal.tenant, by=principal, key=ids.parse("key", key))
     return redirect("keys")

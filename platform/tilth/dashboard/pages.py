@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.http import url_has_allowed_host_and_scheme
 
 from tilth.core.errors import TilthError, Unavailable
 from tilth.tenants.principal import Principal
@@ -57,7 +59,14 @@ def _answer(request: HttpRequest, run: Callable[[], HttpResponse]) -> HttpRespon
     except TilthError as error:
         if request.method == "POST":
             messages.error(request, error.message)
-            return redirect(request.headers.get("Referer") or "home")
+            return redirect(_back(request))
         from tilth.core.http import status_of
 
         return render(request, "dashboard/refused.html", {"error": error}, status=status_of(error))
+
+
+def _back(request: HttpRequest) -> str:
+    """The page that the form stood on, if it was one of ours."""
+    came_from = request.headers.get("Referer", "")
+    ours = url_has_allowed_host_and_scheme(came_from, allowed_hosts={request.get_host()})
+    return urlsplit(came_from).path if ours else "home"

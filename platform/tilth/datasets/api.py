@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponse, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.negotiation import DefaultContentNegotiation
@@ -15,10 +16,12 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from tilth.core import ids, storage
+from tilth.core.bodies import parsed
 from tilth.core.errors import NotFound
-from tilth.core.idempotency import asked, once
+from tilth.core.idempotency import idempotent
+from tilth.core.openapi import listed
 from tilth.core.pages import PageQuery, cursor, rendered
-from tilth.core.serializers import Strict, valid, valid_query
+from tilth.core.serializers import Deleted, Strict, valid, valid_query
 from tilth.datasets import selectors, services
 from tilth.datasets.checking import check_create
 from tilth.datasets.export import problems_csv
@@ -35,12 +38,29 @@ class FileListView(APIView):
 
     scopes: ClassVar = {"GET": Scope.FILES_READ}
 
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        """With the thin app's method."""
+        told: dict[str, str] = super().default_response_headers
+        return {**told, "Allow": f"{told['Allow']}, POST"}
+
     class In(PageQuery):
         limit = serializers.IntegerField(default=1000, min_value=1, max_value=10_000)
         purpose = serializers.CharField(default=None, allow_null=True)
         order = serializers.ChoiceField(["asc", "desc"], default="desc")
 
-    @extend_schema(exclude=True)
+    class Out(serializers.Serializer[Any]):
+        id = serializers.CharField()
+        object = serializers.CharField()
+        bytes = serializers.IntegerField()
+        created_at = serializers.IntegerField()
+        expires_at = serializers.IntegerField(allow_null=True)
+        filename = serializers.CharField()
+        purpose = serializers.CharField()
+        status = serializers.ChoiceField(["uploaded", "processed", "error"])
+        status_details = serializers.CharField(allow_null=True)
+
+    @extend_schema(parameters=[In], responses=listed(Out, paged=True))
     def get(self, request: HttpRequest) -> Response:
         """Newest first, unless asked otherwise."""
         query = valid_query(self.In, request)
@@ -59,13 +79,13 @@ class FileView(APIView):
 
     scopes: ClassVar = {"GET": Scope.FILES_READ, "DELETE": Scope.FILES_WRITE}
 
-    @extend_schema(exclude=True)
+    @extend_schema(responses=FileListView.Out)
     def get(self, request: HttpRequest, file: str) -> Response:
         """One file."""
         found = selectors.file_get(tenant=principal_of(request).tenant, file=ids.parse("file", file))
         return Response(file_shape(found))
 
-    @extend_schema(exclude=True)
+    @extend_schema(responses={200: Deleted})
     def delete(self, request: HttpRequest, file: str) -> Response:
         """Frozen versions stay."""
         by = principal_of(request)
@@ -89,21 +109,27 @@ class UploadListView(APIView):
         purpose = serializers.CharField()
         expires_after = Life(default=None, allow_null=True)
 
-    @extend_schema(exclude=True)
+    class Out(serializers.Serializer[Any]):
+        id = serializers.CharField()
+        object = serializers.CharField()
+        bytes = serializers.IntegerField()
+        created_at = serializers.IntegerField()
+        expires_at = serializers.IntegerField()
+        filename = serializers.CharField()
+        purpose = serializers.CharField()
+        status = serializers.ChoiceField(["pending", "completed", "cancelled", "expired"])
+        file = FileListView.Out(allow_null=True)
+
+    @extend_schema(request=In, responses={200: Out})
+    @idempotent
     def post(self, request: HttpRequest) -> Response:
         """A retry of the SDK gets the first reply and opens no second upload."""
-        by = principal_of(request)
-        this = asked(request, by.actor)
-        wish = valid(self.In, request)
-
-        def make() -> dict[str, Any]:
-            made = upload_create(
-                tenant=by.tenant, by=by, filename=wish["filename"], purpose=wish["purpose"], size=wish["bytes"],
-                expires_after_s=wish["expires_after"] and wish["expires_after"]["seconds"],
-            )  # fmt: skip
-            return upload_shape(made)
-
-        return Response(once(tenant=by.tenant, request=this, make=make))
+        by, wish = principal_of(request), valid(self.In, request)
+        made = upload_create(
+            tenant=by.tenant, by=by, filename=wish["filename"], purpose=wish["purpose"], size=wish["bytes"],
+            expires_after_s=wish["expires_after"] and wish["expires_after"]["seconds"],
+        )  # fmt: skip
+        return Response(upload_shape(made))
 
 
 class UploadCancelView(APIView):
@@ -111,7 +137,8 @@ class UploadCancelView(APIView):
 
     scopes: ClassVar = {"POST": Scope.FILES_WRITE}
 
-    @extend_schema(exclude=True)
+    @extend_schema(request=None, responses={200: UploadListView.Out})
+    @idempotent
     def post(self, request: HttpRequest, upload: str) -> Response:
         """For good; its parts go."""
         by = principal_of(request)
@@ -132,7 +159,7 @@ class FileContentView(APIView):
     scopes: ClassVar = {"GET": Scope.FILES_READ}
     content_negotiation_class = AnyAccept
 
-    @extend_schema(exclude=True)
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: HttpRequest, file: str) -> StreamingHttpResponse:
         """The bytes as they were uploaded, a mebibyte at a time; nothing here looks into them."""
         found = selectors.file_get(tenant=principal_of(request).tenant, file=ids.parse("file", file))
@@ -153,7 +180,7 @@ class FileReportView(APIView):
 
     class In(serializers.Serializer[Any]):
         vertical = serializers.CharField(default=None, allow_null=True)
-        columns = serializers.JSONField(default=None, allow_null=True, help_text='e.g. {"text": "utterance"}')
+        columns = serializers.CharField(default=None, allow_null=True, help_text='JSON, e.g. {"text": "utterance"}')
         accept_bad_rows = serializers.BooleanField(default=False)
 
     class Out(serializers.Serializer[Any]):
@@ -173,7 +200,7 @@ class FileReportView(APIView):
             wish = Request(
                 vertical=query["vertical"],
                 training_file=found.id,
-                columns=mapping(query["columns"]),
+                columns=mapping(parsed(query["columns"].encode(), "columns") if query["columns"] else None),
                 options=SplitOptions(accept_bad_rows=query["accept_bad_rows"]),
             )
             check = check_shape(check_create(tenant=tenant, request=wish, freeze=False))
@@ -242,7 +269,7 @@ class DatasetListView(APIView):
         error = serializers.JSONField(allow_null=True)
         dataset = serializers.CharField(allow_null=True)
 
-    @extend_schema(parameters=[PageQuery], responses=Out(many=True))
+    @extend_schema(parameters=[PageQuery], responses=listed(Out, paged=True))
     def get(self, request: HttpRequest) -> Response:
         """Newest first."""
         query = valid_query(PageQuery, request)
@@ -252,6 +279,7 @@ class DatasetListView(APIView):
         return Response(rendered(versions, more, dataset_shape))
 
     @extend_schema(request=In, responses={200: Asked, 202: Asked})
+    @idempotent
     def post(self, request: HttpRequest) -> Response:
         """Checks and freezes; the same wish is the same check. Ask for the check again while it is pending (202)."""
         wish = _request(valid(self.In, request))

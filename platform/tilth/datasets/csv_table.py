@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from tilth.core.errors import Invalid
-from tilth.datasets.reading import LINE_BYTES, Lines, Record, cell_problem, open_lines
+from tilth.datasets.reading import LINE_BYTES, Lines, Record, cell_problem, open_lines, refuse_names
 from tilth.datasets.report import Problem, shown
 
 DELIMITERS = ",;\t"
@@ -115,6 +115,7 @@ def _named(header: Record | Problem | None, lines: Lines) -> tuple[str, ...]:
         problem = header if isinstance(header, Problem) else lines.bad[0].problem()
         raise Invalid(f"The header cannot be read: {problem.sentence()}.", code=problem.kind)
     names = [(cell or "").strip() or f"column_{number}" for number, cell in enumerate(header.cells, start=1)]
+    refuse_names(names)
     for number, name in enumerate(names, start=1):
         if (first := names.index(name) + 1) != number:
             raise Invalid(

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tilth.core.errors import Invalid
-from tilth.datasets.reading import CHAT, EXAMPLE, MOST_COLUMNS, Cell, Lines, Record, cell_problem, open_lines
+from tilth.datasets.reading import (
+    CHAT,
+    EXAMPLE,
+    MOST_COLUMNS,
+    Cell,
+    Lines,
+    Record,
+    cell_problem,
+    open_lines,
+    refuse_names,
+)
 from tilth.datasets.report import Problem, shown
 
 SNIFFED_ROWS = 1000
@@ -27,6 +37,7 @@ class JsonlTable:
             self.bom = lines.bom
             objects = [found for found in islice(_objects(lines), SNIFFED_ROWS) if not isinstance(found, Problem)]
         self.columns = tuple(dict.fromkeys(key for _, found in objects for key in found))[:MOST_COLUMNS]
+        refuse_names(self.columns)
         if objects and "messages" in objects[0][1]:
             raise Invalid(CHAT.format(example=EXAMPLE), code="chat_format")
 

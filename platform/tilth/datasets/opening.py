@@ -6,10 +6,9 @@ from tilth.core.errors import Invalid
 from tilth.datasets.csv_table import CsvTable
 from tilth.datasets.jsonl_table import JsonlTable
 from tilth.datasets.parquet_table import MAGIC, ParquetTable
-from tilth.datasets.reading import BOM, Table
+from tilth.datasets.reading import BOM, SEND, Table
 
 SNIFFED_BYTES = 1 << 16
-SEND = "send CSV or JSON Lines, saved as UTF-8, or Parquet"
 FOREIGN = {
     b"PK\x03\x04": f"an Excel workbook or another zip archive; {SEND}",
     b"\xd0\xcf\x11\xe0": f"an old Excel workbook; {SEND}",

@@ -1,12 +1,13 @@
 """Reads tables row by row with exact line numbers: what can be read, and what is wrong with a row that cannot."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tilth.core.errors import Invalid
+from tilth.core.text import UNSTORABLE
 from tilth.datasets.report import Problem, shown
 
 CELL_CHARS = 1 << 20
@@ -18,6 +19,7 @@ MOST_COLUMNS = 2000
 CHAT = 'This is OpenAI\'s chat format ("messages"); send one text and its label on each line, e.g. {example}.'
 EXAMPLE = '{"text": "Where is my card?", "label": "card_arrival"}'
 HALF_PAIR = re.compile("[\ud800-\udfff]")
+SEND = "send CSV or JSON Lines, saved as UTF-8, or Parquet"
 
 Cell = str | None
 """None: a list, an object or binary data, where a plain value should be."""
@@ -94,6 +96,16 @@ class Lines:
             byte = error.start + 1 + (len(BOM) if self.bom and self.number == 1 else 0)
             self.bad.append(BadBytes(self.number, byte, raw[error.start]))
             return raw.decode(errors="replace")
+
+
+def refuse_names(names: Iterable[str]) -> None:
+    """Raises Invalid for a column whose name cannot be kept."""
+    for number, name in enumerate(names, start=1):
+        if UNSTORABLE.search(name):
+            message = (
+                f"The name of column {number} holds a NUL or half a surrogate pair; is this a table? If so, {SEND}."
+            )
+            raise Invalid(message, code="bad_character")
 
 
 def cell_problem(record: Record, columns: tuple[str, ...]) -> Problem | None:

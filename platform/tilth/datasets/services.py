@@ -26,7 +26,6 @@ from tilth.tenants.services import audit
 
 __all__ = ["SplitOptions", "dataset_freeze", "file_check", "file_create", "file_delete"]
 
-RETRIED_WITHIN = timedelta(minutes=10)
 EXPIRY_S = (3600, 30 * 24 * 3600)
 """How long a file that expires may live, in seconds."""
 
@@ -46,16 +45,13 @@ def file_create(
     purpose: str,
     stored: StoredObject,
     expires_after_s: int | None = None,
-    retried: bool = False,
 ) -> File:
-    """The row of a stored file, to be checked by the worker. A retry of the same upload gets the first one's row.
+    """The row of a stored file, to be checked by the worker.
 
     ``file`` is the id under which the bytes are stored. Raises Invalid for an unknown purpose or a wrong life.
     """
     refuse_wish(purpose, expires_after_s)
     filename = clean(filename)
-    if retried and (first := _first(by, filename, purpose, stored)):
-        return first
     made = File.objects.create(
         id=file, filename=filename, purpose=purpose, bytes=stored.size, sha256=stored.sha256, path=stored.path,
         status=File.Status.UPLOADED if purpose == "fine-tune" else File.Status.PROCESSED,
@@ -130,11 +126,6 @@ def _delete(file: File) -> None:
     file.report = None
     file.save(update_fields=["deleted_at", "report"])
     _later("datasets.remove_bytes", tenant=file.tenant_id.hex, file=file.id.hex)
-
-
-def _first(by: Principal, filename: str, purpose: str, stored: StoredObject) -> File | None:
-    recent = living().filter(created_at__gte=now() - RETRIED_WITHIN)
-    return recent.filter(sha256=stored.sha256, filename=filename, purpose=purpose).order_by("-id").first()
 
 
 @in_tenant

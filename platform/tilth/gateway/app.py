@@ -10,7 +10,8 @@ from uuid import UUID
 import psycopg
 from django.conf import settings
 
-from tilth.core.errors import Unavailable
+from tilth.core.errors import NotAllowed, Unavailable
+from tilth.core.idempotency import refuse_long
 from tilth.core.rls import refuse_mighty_roles
 from tilth.dataplane.access import grants
 from tilth.dataplane.keys import signing_key
@@ -29,6 +30,8 @@ from tilth.gateway.upstream import Upstream
 from tilth.tenants.scopes import Scope as Right
 
 HEALTH_S = 1.0
+OWN = {"/v1/predictions": "POST", "/healthz": "GET"}
+"""Paths that are the thin app's whatever the method, and the one that they allow."""
 ID = re.compile(r"(?<=^/v1/uploads/)[^/]+(?=/)")
 """In a path; a route has a star there."""
 
@@ -79,14 +82,15 @@ class Gateway:
         await self._pool.close()
 
     def serves(self, scope: Scope) -> bool:
-        """Whether a request is the thin app's."""
-        return self._route(scope) in self.routes
+        """Whether a request is the thin app's; Django has the other methods of /v1/files."""
+        return scope["path"] in OWN or self._route(scope) in self.routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, answered in any case."""
         request_id = new_request_id()
         try:
-            await self.routes[self._route(scope)](scope, receive, send, request_id)
+            handle = self.routes.get(self._route(scope), self._not_allowed)
+            await handle(scope, receive, send, request_id)
         except ClientLeft:
             return
         except Exception as error:
@@ -99,7 +103,9 @@ class Gateway:
         caller = await self._caller(scope, Right.PREDICT)
         body = await read_body(scope["headers"], receive)
         request = UUID(hex=request_id.removeprefix("req_"))
-        answer = await self._predictions.answer(caller, body, request, retried=_retried(scope))
+        key = _header(scope, b"idempotency-key")
+        refuse_long(key)
+        answer = await self._predictions.answer(caller, body, request, retried=_retried(scope), key=key)
         await send_json(send, answer, request_id=request_id)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -121,6 +127,12 @@ class Gateway:
         caller.principal.need(right)
         return caller
 
+    async def _not_allowed(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        allow = OWN[scope["path"]]
+        if scope["path"] != "/healthz":
+            await self._keys.authenticate(scope["headers"])
+        raise NotAllowed(f"{scope['method']} is not allowed here; allowed is {allow}.", allow=allow)
+
     async def _health(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         try:
             async with asyncio.timeout(HEALTH_S), self._pool.connection(timeout=HEALTH_S) as connection:
@@ -137,8 +149,11 @@ def _id(scope: Scope) -> str:
 
 def _retried(scope: Scope) -> bool:
     """The openai SDK says how often it has sent this before."""
-    count = next((value for name, value in scope["headers"] if name == b"x-stainless-retry-count"), b"0")
-    return count not in (b"", b"0")
+    return _header(scope, b"x-stainless-retry-count") not in (b"", b"0")
+
+
+def _header(scope: Scope, wanted: bytes) -> bytes:
+    return next((value for name, value in scope["headers"] if name == wanted), b"")
 
 
 def gateway_from_settings() -> Gateway:

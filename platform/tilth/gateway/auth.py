@@ -13,7 +13,7 @@ from tilth.core.clock import now
 from tilth.core.errors import Unauthenticated
 from tilth.gateway.database import Row, together
 from tilth.gateway.fresh import Fresh
-from tilth.tenants.authentication import MISSING
+from tilth.tenants.authentication import secret_of
 from tilth.tenants.keys import well_formed
 from tilth.tenants.principal import Principal
 from tilth.tenants.scopes import Scope
@@ -63,14 +63,11 @@ class Keys:
 
 
 def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The text of ``Authorization: Bearer <text>``; raises Unauthenticated."""
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, secret = value.decode("latin-1").partition(" ")
-            if scheme.lower() == "bearer":
-                return secret.strip()
-            break
-    raise Unauthenticated(MISSING)
+    """The text of ``Authorization: Bearer <text>``; raises Unauthenticated, also for two such headers."""
+    sent = [value for name, value in headers if name == b"authorization"]
+    if len(sent) > 1:
+        raise Unauthenticated(WRONG_KEY)
+    return secret_of(sent[0].decode("latin-1") if sent else "")
 
 
 def _caller(tenant: Any, key: Any, scopes: list[str], expires_at: datetime | None, cap: int | None) -> Caller:

@@ -1,11 +1,12 @@
 """Reads and parses a request's body, after its key is known to be good."""
 
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tilth.core.errors import Invalid
+from tilth.core.text import UNSTORABLE
 from tilth.datasets.uploading import MOST_PARTS
 from tilth.gateway.responses import Receive
 
@@ -15,6 +16,12 @@ LARGEST = 2 * 1024 * 1024
 
 class ClientLeft(Exception):
     """The client went away before its request was whole: nothing is done, nobody is answered."""
+
+
+def _storable(text: str) -> str:
+    if UNSTORABLE.search(text):
+        raise ValueError("it holds a NUL, which no name does")
+    return text
 
 
 class Body(BaseModel):
@@ -32,7 +39,7 @@ class Ask(Body):
 
     EXAMPLE = '{"model": "ft:…", "inputs": [{"text": "…"}]}'
 
-    model: str = Field(min_length=1, max_length=240)
+    model: Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_storable)]
     inputs: list[dict[str, JsonValue]] = Field(min_length=1, max_length=1024)
 
 

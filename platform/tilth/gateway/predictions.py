@@ -41,18 +41,22 @@ class Predictions:
         self._flow = lru_cache(FLOWS)(flow_of)
         self._under_way: set[asyncio.Task[bytes]] = set()
 
-    async def answer(self, caller: Caller, body: bytes, request: UUID, *, retried: bool) -> bytes:
-        """The JSON of the answer; a retry of a request that was answered, or is being answered, gets that answer."""
+    async def answer(self, caller: Caller, body: bytes, request: UUID, *, retried: bool, key: bytes = b"") -> bytes:
+        """The JSON of the answer; a retry of a request that was answered, or is being answered, gets that answer.
+
+        ``key`` is its Idempotency-Key: with one, every request that carries it is a retry.
+        """
         ask = parse(body, Ask)
         target = await self._lookups.model(caller.principal.tenant, ask.model)
-        fingerprint = _fingerprint(caller, target, body)
-        first = self._replies.find(fingerprint) if retried else None
+        said = hashlib.sha256(body).digest()
+        fingerprint = _fingerprint(caller, b"key" if key else target.digest.encode(), key or said)
+        first = self._replies.find(fingerprint, said) if retried or key else None
         if first is not None:
             return first if isinstance(first, bytes) else await asyncio.shield(first)
         task = asyncio.create_task(self._work(caller, ask, target, len(body), request))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
-        self._replies.keep(fingerprint, task)
+        self._replies.keep(fingerprint, said, task)
         return await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -62,11 +66,13 @@ class Predictions:
 
     async def _work(self, caller: Caller, ask: Ask, target: Target, size: int, request: UUID) -> bytes:
         price = await self._lookups.price(UNIT)
-        place = _hold(caller, price, most_tokens(size, len(ask.inputs)), request)
+        most = most_tokens(size, len(ask.inputs))
+        place = _hold(caller, price, most, request)
         await self._holds.place(place)
         try:
             reply = await self._upstream.predict(self._flow(caller.principal.tenant), target, ask.inputs)
             _check_digest(reply, target, request)
+            _check_usage(reply, len(ask.inputs), most, request)
         except BaseException:
             await self._holds.give_back(place)
             raise
@@ -82,9 +88,8 @@ def most_tokens(size: int, rows: int) -> int:
     return size + SPECIALS * rows
 
 
-def _fingerprint(caller: Caller, target: Target, body: bytes) -> bytes:
-    key = caller.principal.actor.encode()
-    return hashlib.sha256(b"\0".join((key, target.digest.encode(), hashlib.sha256(body).digest()))).digest()
+def _fingerprint(caller: Caller, *what: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join((caller.principal.actor.encode(), *what))).digest()
 
 
 def _hold(caller: Caller, price: ListPrice, tokens: int, request: UUID) -> Place:
@@ -103,6 +108,13 @@ def _check_digest(reply: PredictReply, target: Target, request: UUID) -> None:
     if reply.digest != target.digest:
         log.critical("ALARM: request %s asked for %s and %s answered", request.hex, target.digest, reply.digest)
         raise Unavailable("Another model than yours answered; its answer was thrown away.", code="digest_mismatch")
+
+
+def _check_usage(reply: PredictReply, rows: int, most: int, request: UUID) -> None:
+    """More than was held for would overrun a budget; no tokenizer counts so much."""
+    if reply.usage.rows != rows or reply.usage.tokens > most:
+        log.error("request %s of %s rows and at most %s tokens was told as %s", request.hex, rows, most, reply.usage)
+        raise Unavailable("The models miscounted; nothing is billed. Try again.", code="data_plane_down")
 
 
 def _settlement(

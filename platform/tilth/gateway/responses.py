@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from tilth.core.errors import TilthError, Unavailable
-from tilth.core.http import as_tilth_error, error_body, error_headers, status_of
+from tilth.core.http import INTERNAL, as_tilth_error, error_body, error_headers, status_of
 from tilth.core.ids import uuid7
 
 Scope = dict[str, Any]
@@ -50,8 +50,7 @@ async def send_error(send: Send, error: Exception, *, request_id: str = "") -> N
     known = known_error(error)
     if known is None:
         log.error("bug in the gateway, request %s", request_id, exc_info=error)
-        body = {"message": "The server made a mistake; it has been noted.", "type": "server_error"}
-        await send_json(send, {"error": {**body, "param": None, "code": "internal"}}, status=500, request_id=request_id)
+        await send_json(send, INTERNAL, status=500, request_id=request_id)
         return
     await send_json(
         send, error_body(known), status=status_of(known), request_id=request_id, headers=error_headers(known)

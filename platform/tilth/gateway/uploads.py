@@ -1,12 +1,19 @@
 """``POST /v1/files``: the body streams through a parser into storage, hashed on the way."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import UUID
+
+from django.http.request import HttpHeaders
 
 from tilth.core.crash import crash_point
 from tilth.core.errors import Invalid
-from tilth.core.ids import uuid7
+from tilth.core.idempotency import Asked, asked, once
+from tilth.core.ids import public, uuid7
+from tilth.core.storage import StoredObject
 from tilth.datasets.services import file_create, file_path, refuse_wish
 from tilth.datasets.shapes import file_shape
 from tilth.gateway.multipart import Form, Layout
@@ -37,13 +44,33 @@ async def upload_file(scope: Scope, receive: Receive, send: Send, principal: Pri
         wish = _wish(form)
         stored = await asyncio.to_thread(writer.commit)
     crash_point("upload.stored")
-    make = partial(
-        file_create, tenant=principal.tenant, by=principal, file=file, filename=form.filename or "", stored=stored,
-        retried=headers.get(b"x-stainless-retry-count", b"0") not in (b"", b"0"), **wish,
-    )  # fmt: skip
-    made = await kept(make, stored)
+    filename = form.filename or ""
+    same = (principal.actor, "POST", "/v1/files", stored.sha256, filename, str(sorted(wish.items())))
+    make = partial(_made, principal, asked(_text(headers), *same), stored, file=file, filename=filename, **wish)
+    answered = await kept(make, stored)
     crash_point("upload.committed")
-    await send_json(send, file_shape(made))
+    await send_json(send, answered.shape)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The reply, and where its file lies as far as that is our doing: an earlier upload's lies elsewhere."""
+
+    path: str
+    shape: dict[str, Any]
+
+
+def _made(principal: Principal, this: Asked, stored: StoredObject, *, file: UUID, **facts: Any) -> Answered:
+    def make() -> dict[str, Any]:
+        return file_shape(file_create(tenant=principal.tenant, by=principal, file=file, stored=stored, **facts))
+
+    reply = once(tenant=principal.tenant, request=this, make=make)
+    return Answered(stored.path if reply["id"] == public("file", file) else "", reply)
+
+
+def _text(headers: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    """By their names in any case, as Django has them."""
+    return HttpHeaders({f"HTTP_{name.decode('latin-1')}": value.decode("latin-1") for name, value in headers.items()})
 
 
 def _wish(form: Form) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from tilth.catalog.selectors import base_model_get, base_model_list
 from tilth.contract.vertical import BaseModelOffer
+from tilth.core.openapi import listed
+from tilth.core.serializers import Deleted
 from tilth.registry import selectors, services
 from tilth.registry.models import Model
 from tilth.tenants.authentication import principal_of
@@ -21,7 +24,20 @@ class ModelListView(APIView):
 
     scopes: ClassVar = {"GET": Scope.MODELS_READ}
 
-    @extend_schema(exclude=True)
+    class Out(serializers.Serializer[Any]):
+        id = serializers.CharField()
+        object = serializers.CharField()
+        created = serializers.IntegerField()
+        owned_by = serializers.CharField()
+        licence = serializers.CharField(required=False, help_text="Of a base model")
+        base_model = serializers.CharField(
+            required=False, help_text="This and the following: of the organisation's own"
+        )
+        vertical = serializers.CharField(required=False)
+        digest = serializers.CharField(required=False)
+        metrics = serializers.JSONField(required=False)
+
+    @extend_schema(responses=listed(Out))
     def get(self, request: Request) -> Response:
         """Own models first, newest first, then base models."""
         tenant = principal_of(request).tenant
@@ -35,7 +51,13 @@ class ModelView(APIView):
 
     scopes: ClassVar = {"GET": Scope.MODELS_READ, "DELETE": Scope.MODELS_WRITE}
 
-    @extend_schema(exclude=True)
+    class Detailed(ModelListView.Out):
+        rung = serializers.CharField(required=False)
+        lineage = serializers.JSONField(required=False)
+        report = serializers.JSONField(required=False)
+        card = serializers.CharField(required=False)
+
+    @extend_schema(responses=Detailed)
     def get(self, request: Request, model: str) -> Response:
         """One model."""
         tenant = principal_of(request).tenant
@@ -44,7 +66,7 @@ class ModelView(APIView):
         found = selectors.model_get(tenant=tenant, name=model)
         return Response(_detailed(found, organisation_get(tenant=tenant).slug))
 
-    @extend_schema(exclude=True)
+    @extend_schema(responses={200: Deleted})
     def delete(self, request: Request, model: str) -> Response:
         """Own models only."""
         by = principal_of(request)

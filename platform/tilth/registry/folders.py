@@ -10,6 +10,9 @@ from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.errors import SealBroken
 from tilth.core import storage
 
+LARGEST = 16 << 20
+"""Bytes of a manifest or a card."""
+
 
 class FolderRefused(Exception):
     """The folder is not what its manifest, or the trainer, says; tells what was found."""
@@ -28,6 +31,8 @@ class VerifiedFolder:
 
 def verify_folder(path: str, told: str) -> VerifiedFolder:
     """Hashes every file the manifest names; raises FolderRefused unless all agree with the digest that was told."""
+    if storage.leads_away(path):
+        raise FolderRefused(f"{path} is a link to another place")
     manifest = _manifest(path)
     hashes = {name: _sha256(path, name) for name in manifest["files"]}
     wrong = sorted(name for name, value in manifest["files"].items() if hashes[name] != value)
@@ -45,12 +50,17 @@ def verify_folder(path: str, told: str) -> VerifiedFolder:
 def _manifest(path: str) -> dict[str, Any]:
     try:
         manifest = json.loads(_read(path, MANIFEST))
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         raise FolderRefused(f"{path}{MANIFEST} is no JSON: {cause}") from cause
     files = manifest.get("files") if isinstance(manifest, dict) else None
-    if not isinstance(files, dict) or not all("/" not in name and ".." not in name for name in files):
+    if not isinstance(files, dict) or not all(map(_plain, files)):
         raise FolderRefused(f"{path}{MANIFEST} lists no files, or files outside its folder")
     return dict(manifest)
+
+
+def _plain(name: str) -> bool:
+    """A file's name, and no way elsewhere."""
+    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}
 
 
 def _sha256(path: str, name: str) -> str:
@@ -61,13 +71,21 @@ def _sha256(path: str, name: str) -> str:
 
 
 def _read(path: str, name: str) -> bytes:
-    return b"".join(_chunks(path, name))
+    content = b""
+    for chunk in _chunks(path, name):
+        content += chunk
+        if len(content) > LARGEST:
+            raise FolderRefused(f"{name} below {path} is over {LARGEST >> 20} MiB")
+    return content
 
 
 def _chunks(path: str, name: str) -> Iterator[bytes]:
+    """Refuses what is missing, a folder, or a link, which could lead to another tenant's files."""
+    if storage.leads_away(path + name):
+        raise FolderRefused(f"{name} below {path} is a link to another place")
     try:
         yield from storage.read_chunks(path + name)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise FolderRefused(f"{name} is missing below {path}") from None
     except SealBroken as cause:
         raise FolderRefused(f"{name} below {path}: {cause}") from cause

@@ -9,6 +9,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from tilth.core import ids
+from tilth.core.idempotency import idempotent
+from tilth.core.openapi import listed
 from tilth.core.serializers import Strict, valid
 from tilth.registry.selectors import model_get
 from tilth.serving import selectors, services
@@ -33,13 +35,14 @@ class DeploymentListView(APIView):
         digest = serializers.CharField()
         created_at = serializers.DateTimeField()
 
-    @extend_schema(responses=Out(many=True))
+    @extend_schema(responses=listed(Out))
     def get(self, request: Request) -> Response:
         """Live ones."""
         found = selectors.deployment_list(tenant=principal_of(request).tenant)
-        return Response({"data": [self.Out(_shown(deployment)).data for deployment in found]})
+        return Response({"object": "list", "data": [self.Out(_shown(deployment)).data for deployment in found]})
 
     @extend_schema(request=In, responses={201: Out})
+    @idempotent
     def post(self, request: Request) -> Response:
         """A further name for a model."""
         body, tenant = valid(self.In, request), principal_of(request).tenant

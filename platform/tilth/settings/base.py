@@ -46,6 +46,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "tilth.core.http.RequestId",
+    "tilth.core.readable.StorableText",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -100,12 +101,12 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["tilth.tenants.authentication.KeyOrSession"],
     "DEFAULT_PERMISSION_CLASSES": ["tilth.tenants.authentication.Scoped"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["tilth.core.bodies.JsonBody"],
     "DEFAULT_SCHEMA_CLASS": "tilth.core.openapi.Schema",
     "EXCEPTION_HANDLER": "tilth.core.http.render_error",
     "UNAUTHENTICATED_USER": None,
 }
-SPECTACULAR_SETTINGS = {"TITLE": "Tilth management API", "VERSION": "1", "SERVE_INCLUDE_SCHEMA": False}
+SPECTACULAR_SETTINGS = {"TITLE": "Tilth", "VERSION": "1", "COMPONENT_SPLIT_PATCH": False}
 
 STATIC_URL = "/static/"
 STATIC_ROOT = ENV.var / "static"

@@ -11,9 +11,12 @@ from rest_framework.views import APIView
 
 from tilth.core import ids
 from tilth.core.errors import Forbidden
+from tilth.core.idempotency import idempotent
+from tilth.core.openapi import listed
+from tilth.core.serializers import INT64_MAX, Strict, valid, valid_query
 from tilth.tenants import selectors, services
 from tilth.tenants.authentication import principal_of
-from tilth.tenants.models import ApiKey, Membership
+from tilth.tenants.models import ApiKey, Membership, Organisation
 from tilth.tenants.scopes import KEY_SCOPES, Role, Scope
 
 ROLES = [role.value for role in Role]
@@ -34,16 +37,7 @@ class OrganisationView(APIView):
     def get(self, request: Request) -> Response:
         """Name, slug and id."""
         found = selectors.organisation_get(tenant=principal_of(request).tenant)
-        return Response(
-            self.Out(
-                {
-                    "id": ids.public("org", found.id),
-                    "name": found.name,
-                    "slug": found.slug,
-                    "created_at": found.created_at,
-                }
-            ).data
-        )
+        return Response(_organisation(found))
 
 
 class MemberOut(serializers.Serializer[Any]):
@@ -59,8 +53,8 @@ class MemberListView(APIView):
 
     scopes: ClassVar = {"GET": Scope.MEMBERS_READ, "POST": Scope.MEMBERS_WRITE}
 
-    class In(serializers.Serializer[Any]):
-        email = serializers.EmailField()
+    class In(Strict):
+        email = serializers.EmailField(max_length=120)
         role = serializers.ChoiceField(ROLES)
 
     class Invited(serializers.Serializer[Any]):
@@ -69,16 +63,17 @@ class MemberListView(APIView):
         token = serializers.CharField()
         expires_at = serializers.DateTimeField()
 
-    @extend_schema(responses=MemberOut(many=True))
+    @extend_schema(responses=listed(MemberOut))
     def get(self, request: Request) -> Response:
         """Everybody in the organisation."""
         members = selectors.member_list(tenant=principal_of(request).tenant)
-        return Response({"data": [_member(member, email) for member, email in members]})
+        return Response({"object": "list", "data": [_member(member, email) for member, email in members]})
 
     @extend_schema(request=In, responses={201: Invited})
+    @idempotent
     def post(self, request: Request) -> Response:
         """Invites an address; the token is shown this once."""
-        body = _valid(self.In, request)
+        body = valid(self.In, request)
         by = principal_of(request)
         made, token = services.invitation_create(tenant=by.tenant, by=by, email=body["email"], role=Role(body["role"]))
         facts = {"email": made.email, "role": made.role, "token": token, "expires_at": made.expires_at}
@@ -90,13 +85,13 @@ class MemberView(APIView):
 
     scopes: ClassVar = {"PATCH": Scope.MEMBERS_WRITE, "DELETE": Scope.MEMBERS_WRITE}
 
-    class In(serializers.Serializer[Any]):
+    class In(Strict):
         role = serializers.ChoiceField(ROLES)
 
     @extend_schema(request=In, responses=MemberOut)
     def patch(self, request: Request, member: str) -> Response:
         """Another role."""
-        body, by = _valid(self.In, request), principal_of(request)
+        body, by = valid(self.In, request), principal_of(request)
         services.member_change(tenant=by.tenant, by=by, member=ids.parse("member", member), role=Role(body["role"]))
         changed = next(m for m in selectors.member_list(tenant=by.tenant) if ids.public("member", m[0].id) == member)
         return Response(_member(*changed))
@@ -134,24 +129,29 @@ class KeyListView(APIView):
 
     scopes: ClassVar = {"GET": Scope.KEYS_READ, "POST": Scope.KEYS_WRITE}
 
-    class In(serializers.Serializer[Any]):
+    class In(Strict):
         name = serializers.CharField(max_length=100)
         scopes = serializers.ListField(
             child=serializers.ChoiceField([s.value for s in Scope]), default=sorted(KEY_SCOPES)
         )
         mode = serializers.ChoiceField(["live", "test"], default="live")
         expires_at = serializers.DateTimeField(default=None, allow_null=True)
-        monthly_cap_micro_usd = serializers.IntegerField(default=None, allow_null=True, min_value=0)
+        monthly_cap_micro_usd = serializers.IntegerField(
+            default=None, allow_null=True, min_value=0, max_value=INT64_MAX
+        )
 
-    @extend_schema(responses=KeyOut(many=True))
+    @extend_schema(responses=listed(KeyOut))
     def get(self, request: Request) -> Response:
         """Every key, revoked ones too."""
-        return Response({"data": [_key(k) for k in selectors.key_list(tenant=principal_of(request).tenant)]})
+        return Response(
+            {"object": "list", "data": [_key(k) for k in selectors.key_list(tenant=principal_of(request).tenant)]}
+        )
 
     @extend_schema(request=In, responses={201: KeyMade})
+    @idempotent
     def post(self, request: Request) -> Response:
         """A new key; keep the secret, it is not shown again."""
-        body, by = _valid(self.In, request), principal_of(request)
+        body, by = valid(self.In, request), principal_of(request)
         scopes = frozenset(Scope(scope) for scope in body.pop("scopes"))
         key, text = services.key_create(tenant=by.tenant, by=by, scopes=scopes, **body)
         return Response(KeyMade({**_key(key), "secret": text.secret}).data, status=201)
@@ -162,7 +162,7 @@ class KeyView(APIView):
 
     scopes: ClassVar = {"DELETE": Scope.KEYS_WRITE}
 
-    @extend_schema(responses=KeyOut)
+    @extend_schema(responses={200: KeyOut})
     def delete(self, request: Request, key: str) -> Response:
         """Revokes it, within seconds everywhere."""
         by = principal_of(request)
@@ -176,6 +176,7 @@ class KeyRotateView(APIView):
     scopes: ClassVar = {"POST": Scope.KEYS_WRITE}
 
     @extend_schema(request=None, responses={201: KeyMade})
+    @idempotent
     def post(self, request: Request, key: str) -> Response:
         """The old secret lives 24 hours more."""
         by = principal_of(request)
@@ -200,13 +201,12 @@ class AuditView(APIView):
         object = serializers.CharField()
         detail = serializers.JSONField()
 
-    @extend_schema(parameters=[In], responses=Out(many=True))
+    @extend_schema(parameters=[In], responses=listed(Out))
     def get(self, request: Request) -> Response:
         """Newest first."""
-        query = self.In(data=request.query_params)
-        query.is_valid(raise_exception=True)
-        entries = selectors.audit_list(tenant=principal_of(request).tenant, **query.validated_data)
-        return Response({"data": self.Out(entries, many=True).data})
+        query = valid_query(self.In, request)
+        entries = selectors.audit_list(tenant=principal_of(request).tenant, **query)
+        return Response({"object": "list", "data": self.Out(entries, many=True).data})
 
 
 class OrganisationListView(APIView):
@@ -214,31 +214,31 @@ class OrganisationListView(APIView):
 
     scopes: ClassVar = {"POST": Scope.MEMBERS_READ, "GET": Scope.MEMBERS_READ}
 
-    class In(serializers.Serializer[Any]):
+    class In(Strict):
         name = serializers.CharField(max_length=100)
 
-    @extend_schema(responses=OrganisationView.Out(many=True))
+    @extend_schema(responses=listed(OrganisationView.Out))
     def get(self, request: Request) -> Response:
         """Those they belong to; for a key, its own."""
         by = principal_of(request)
         tenants = [m.tenant_id for m in selectors.memberships_of_user(by.user)] if by.user else [by.tenant]
         found = [selectors.organisation_get(tenant=tenant) for tenant in tenants]
-        return Response({"data": [{"id": ids.public("org", o.id), "name": o.name, "slug": o.slug} for o in found]})
+        return Response({"object": "list", "data": [_organisation(each) for each in found]})
 
     @extend_schema(request=In, responses={201: OrganisationView.Out})
+    @idempotent
     def post(self, request: Request) -> Response:
         """A further organisation, owned by the caller."""
-        body, by = _valid(self.In, request), principal_of(request)
+        body, by = valid(self.In, request), principal_of(request)
         if by.user is None:
             raise Forbidden("A key belongs to one organisation; sign in to make another.")
         made = selectors.organisation_get(tenant=services.organisation_create(name=body["name"], owner=by.user))
-        return Response({"id": ids.public("org", made.id), "name": made.name, "slug": made.slug}, status=201)
+        return Response(_organisation(made), status=201)
 
 
-def _valid(shape: type[serializers.Serializer[Any]], request: Request) -> dict[str, Any]:
-    body = shape(data=request.data)
-    body.is_valid(raise_exception=True)
-    return dict(body.validated_data)
+def _organisation(found: Organisation) -> dict[str, Any]:
+    facts = {"id": ids.public("org", found.id), "name": found.name, "slug": found.slug, "created_at": found.created_at}
+    return dict(OrganisationView.Out(facts).data)
 
 
 def _member(member: Membership, email: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from tilth.core.errors import Forbidden, Unauthenticated
+from tilth.core.errors import NotAllowed, Unauthenticated
 from tilth.tenants.principal import Principal
 from tilth.tenants.scopes import Scope
 from tilth.tenants.selectors import principal_of_key
@@ -22,22 +22,24 @@ class KeyOrSession(BaseAuthentication):
         """The principal; raises Unauthenticated."""
         header = request.headers.get("Authorization", "")
         if header:
-            return self._by_key(header), None
+            return principal_of_key(secret_of(header)), None
         principal = principal_of_session(request._request)
         if principal is None:
             raise Unauthenticated(MISSING)
-        SessionAuthentication().enforce_csrf(request)
+        SessionAuthentication().enforce_csrf(request._request)  # DRF's own would read the body
         return principal, None
 
     def authenticate_header(self, request: Request) -> str:
         """Makes DRF answer 401, not 403."""
         return "Bearer"
 
-    def _by_key(self, header: str) -> Principal:
-        scheme, _, secret = header.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthenticated(MISSING)
-        return principal_of_key(secret.strip())
+
+def secret_of(header: str) -> str:
+    """The text of ``Bearer <text>``; raises Unauthenticated for another scheme."""
+    scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated(MISSING)
+    return secret.strip(" ")
 
 
 class Scoped(BasePermission):
@@ -47,9 +49,10 @@ class Scoped(BasePermission):
         """True, or raises Forbidden naming the scope."""
         if request.method == "OPTIONS":
             return True
-        scope: Scope | None = view.scopes.get(request.method)
+        scope: Scope | None = view.scopes.get("GET" if request.method == "HEAD" else request.method)
         if scope is None:
-            raise Forbidden(f"{request.method} is not allowed here.")
+            allow = view.headers["Allow"]
+            raise NotAllowed(f"{request.method} is not allowed here; allowed are {allow}.", allow=allow)
         principal_of(request).need(scope)
         return True
 

@@ -1,7 +1,7 @@
 """OpenAI's fine-tuning API; our own options come through the SDK's ``extra_body``."""
 
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
@@ -9,12 +9,14 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from tilth.core import ids
-from tilth.core.idempotency import asked, once
+from tilth.core.idempotency import idempotent
+from tilth.core.openapi import listed
 from tilth.core.pages import PageQuery, cursor, rendered
 from tilth.core.serializers import valid, valid_query
 from tilth.tenants.authentication import principal_of
 from tilth.tenants.scopes import Scope
 from tilth.training import selectors, services
+from tilth.training.described import Job, JobCheckpoint, JobEvent
 from tilth.training.orders import JobIn, order_of
 from tilth.training.shapes import checkpoint_shape, event_shape, job_shape
 
@@ -26,7 +28,7 @@ class JobListView(APIView):
 
     scopes: ClassVar = {"GET": Scope.JOBS_READ, "POST": Scope.JOBS_WRITE}
 
-    @extend_schema(exclude=True)
+    @extend_schema(parameters=[PageQuery], responses=listed(Job, paged=True))
     def get(self, request: Request) -> Response:
         """Newest first."""
         query, tenant = valid_query(PageQuery, request), principal_of(request).tenant
@@ -38,18 +40,13 @@ class JobListView(APIView):
         )
         return Response(rendered(jobs, more, job_shape))
 
-    @extend_schema(exclude=True)
+    @extend_schema(request=JobIn, responses=Job)
+    @idempotent
     def post(self, request: Request) -> Response:
         """A retry of the SDK gets the first reply and makes no second job."""
         by = principal_of(request)
-        this = asked(request, by.actor)
-        order = order_of(valid(JobIn, request))
-
-        def make() -> dict[str, Any]:
-            made = services.job_create(tenant=by.tenant, by=by, order=order)
-            return job_shape(selectors.job_get(tenant=by.tenant, job=made))
-
-        return Response(once(tenant=by.tenant, request=this, make=make))
+        made = services.job_create(tenant=by.tenant, by=by, order=order_of(valid(JobIn, request)))
+        return Response(job_shape(selectors.job_get(tenant=by.tenant, job=made)))
 
 
 class JobView(APIView):
@@ -57,7 +54,7 @@ class JobView(APIView):
 
     scopes: ClassVar = {"GET": Scope.JOBS_READ}
 
-    @extend_schema(exclude=True)
+    @extend_schema(request=None, responses=Job)
     def get(self, request: Request, job: str) -> Response:
         """One job."""
         return _job(request, job)
@@ -68,7 +65,8 @@ class JobCancelView(APIView):
 
     scopes: ClassVar = {"POST": Scope.JOBS_WRITE}
 
-    @extend_schema(exclude=True)
+    @extend_schema(request=None, responses=Job)
+    @idempotent
     def post(self, request: Request, job: str) -> Response:
         """For good."""
         by = principal_of(request)
@@ -81,7 +79,8 @@ class JobPauseView(APIView):
 
     scopes: ClassVar = {"POST": Scope.JOBS_WRITE}
 
-    @extend_schema(exclude=True)
+    @extend_schema(request=None, responses=Job)
+    @idempotent
     def post(self, request: Request, job: str) -> Response:
         """After a checkpoint."""
         by = principal_of(request)
@@ -94,7 +93,8 @@ class JobResumeView(APIView):
 
     scopes: ClassVar = {"POST": Scope.JOBS_WRITE}
 
-    @extend_schema(exclude=True)
+    @extend_schema(request=None, responses=Job)
+    @idempotent
     def post(self, request: Request, job: str) -> Response:
         """From its last checkpoint."""
         by = principal_of(request)
@@ -107,7 +107,7 @@ class JobEventsView(APIView):
 
     scopes: ClassVar = {"GET": Scope.JOBS_READ}
 
-    @extend_schema(exclude=True)
+    @extend_schema(parameters=[PageQuery], responses=listed(JobEvent, paged=True))
     def get(self, request: Request, job: str) -> Response:
         """Newest first."""
         query, tenant = valid_query(PageQuery, request), principal_of(request).tenant
@@ -122,7 +122,7 @@ class JobCheckpointsView(APIView):
 
     scopes: ClassVar = {"GET": Scope.JOBS_READ}
 
-    @extend_schema(exclude=True)
+    @extend_schema(parameters=[PageQuery], responses=listed(JobCheckpoint, paged=True))
     def get(self, request: Request, job: str) -> Response:
         """Newest first."""
         query, tenant = valid_query(PageQuery, request), principal_of(request).tenant

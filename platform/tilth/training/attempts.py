@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from django.conf import settings
+from django.db import DataError
 
 from tilth.contract.messages import TrainerEvent
 from tilth.core.clock import now
@@ -14,6 +15,9 @@ from tilth.training.effects import BadReport, apply
 from tilth.training.models import Job
 from tilth.training.states import ACTIVE, State, Stop
 from tilth.training.story import store
+
+AHEAD = timedelta(hours=1)
+"""A trainer's clock may be wrong by this much; device time is held to less (usage.spans)."""
 
 
 class StaleAttempt(RuntimeError):
@@ -63,19 +67,26 @@ def attempt_acknowledged(*, tenant: UUID, job: UUID, attempt: int) -> None:
 def page_apply(*, tenant: UUID, job: UUID, attempt: int, events: Sequence[TrainerEvent]) -> None:
     """Stores what is new of a page and does what it says, in one transaction; a page twice changes nothing.
 
-    Raises BadReport for events of another attempt or with a gap.
+    Raises BadReport for events of another attempt, with a gap, of a time to come or that cannot be kept.
     """
     found = attempt_locked(job, attempt)
     fresh = [event for event in events if event.seq > found.last_seq]
     if not fresh:
         return
     _check(found, fresh)
-    store(found, fresh)
+    try:
+        _take(found, fresh)
+    except (DataError, ValueError, OverflowError) as cause:
+        raise BadReport(f"events {fresh[0].seq}…{fresh[-1].seq} cannot be kept: {cause}") from cause
+
+
+def _take(job: Job, events: Sequence[TrainerEvent]) -> None:
+    store(job, events)
     crash_point("page.stored")
-    apply(found, fresh)
+    apply(job, events)
     crash_point("page.applied")
-    found.lease_until = now() + lease_end()
-    found.save()
+    job.lease_until = now() + lease_end()
+    job.save()
     crash_point("page.saved")
 
 
@@ -85,3 +96,5 @@ def _check(job: Job, events: Sequence[TrainerEvent]) -> None:
         raise BadReport(f"events {events[0].seq}…{events[-1].seq} came where {expected.start} was next")
     if {(event.job, event.attempt) for event in events} != {(job.id.hex, job.attempt)}:
         raise BadReport("events of another attempt came")
+    if late := [event.seq for event in events if event.at_ms > (now() + AHEAD).timestamp() * 1000]:
+        raise BadReport(f"event {late[0]} tells of a time that has not come")

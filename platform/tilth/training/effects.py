@@ -14,6 +14,9 @@ from tilth.training.places import attempt_prefix, inside
 from tilth.training.states import State
 from tilth.usage import services as usage
 
+LONGEST_S = 1e9
+"""An estimate that is longer is none."""
+
 
 class BadReport(Exception):
     """A trainer reported what cannot be: the attempt is given up, the job goes on with the next."""
@@ -54,16 +57,17 @@ def _apply(job: Job, event: TrainerEvent) -> None:
                 share_millis=int(data["share_millis"]), price=cast(UUID, job.price_id), opened_at=at,
             )  # fmt: skip
         case EventKind.HEARTBEAT:
-            job.attempt_ms = int(data["device_ms"])
+            job.attempt_ms = _counted(data, "device_ms")
             usage.span_extend(tenant=job.tenant_id, job=job.id, attempt=job.attempt, device_ms=job.attempt_ms)
         case EventKind.SPAN_CLOSED:
-            span_close(job, int(data["device_ms"]), str(data.get("reason", "exit")))
+            span_close(job, _counted(data, "device_ms"), str(data.get("reason", "exit")))
         case EventKind.STARTED:
             job.state = State.RUNNING
             job.started_at = job.started_at or at
         case EventKind.METRICS:
-            job.progress = float(data.get("progress", job.progress))
-            job.eta_s = data.get("eta_s")
+            job.progress = _within(data.get("progress", job.progress), 1.0)
+            eta_s = data.get("eta_s")
+            job.eta_s = None if eta_s is None else _within(eta_s, LONGEST_S)
         case EventKind.CHECKPOINT:
             _checkpoint(job, data)
         case _:
@@ -78,8 +82,21 @@ def span_close(job: Job, device_ms: int, reason: str) -> None:
 
 def _checkpoint(job: Job, data: dict[str, Any]) -> None:
     Checkpoint.objects.create(
-        job=job, attempt=job.attempt, step=int(data["step"]), rung=str(data.get("rung", "")),
+        job=job, attempt=job.attempt, step=_counted(data, "step"), rung=str(data.get("rung", "")),
         path=inside(attempt_prefix(job), str(data["path"])), digest=str(data.get("digest", "")),
-        metrics=data.get("metrics", {}),
+        metrics=dict(data.get("metrics", {})),
     )  # fmt: skip
     job.losses = 0
+
+
+def _counted(data: dict[str, Any], name: str) -> int:
+    """A whole number that is not negative; negative device time would give a job more than its cap."""
+    if (number := int(data[name])) < 0:
+        raise ValueError(f"{name} is {number}")
+    return number
+
+
+def _within(told: Any, most: float) -> float:
+    if not 0 <= (number := float(told)) <= most:  # refuses NaN, too
+        raise ValueError(f"{number} is not within 0 and {most}")
+    return number

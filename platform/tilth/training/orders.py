@@ -66,7 +66,7 @@ class Options(Strict):
     epochs = NumberOrAuto(int, 1, 100)
     batch_size = NumberOrAuto(int, 1, 1024)
     learning_rate_multiplier = NumberOrAuto(float, 1e-6, 100)
-    rank = NumberOrAuto(int, 1, 64)
+    rank = NumberOrAuto(int, 1, 16)
     highest_rung = serializers.ChoiceField([rung.value for rung in Rung], required=False)
     minimum_gain = serializers.FloatField(min_value=0, max_value=1, required=False)
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, required=False)

@@ -11,6 +11,6 @@ def attempt_prefix(job: Job) -> str:
 def inside(prefix: str, told: str) -> str:
     """A folder that a trainer named below its prefix; raises ValueError for one that leads out. Ends with a slash."""
     parts = [part for part in told.split("/") if part]
-    if not parts or any(part in (".", "..") for part in parts):
+    if told.startswith("/") or not parts or any(part in (".", "..") for part in parts):
         raise ValueError(f"{told!r} is no folder below the attempt's prefix")
     return prefix + "/".join(parts) + "/"

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db import DataError
 
 from tilth.contract.messages import EventKind, EventsPage, EventsQuery, JobState
 from tilth.core import storage
@@ -14,7 +15,7 @@ from tilth.core.clock import now
 from tilth.core.crash import crash_point
 from tilth.core.loops import AWAY, Crew
 from tilth.dataplane.grants import Grants
-from tilth.dataplane.port import DataPlane
+from tilth.dataplane.port import DataPlane, DataPlaneRefused
 from tilth.registry.folders import FolderRefused, verify_folder
 from tilth.training.attempts import StaleAttempt, page_apply
 from tilth.training.effects import BadReport
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 PAGE = 500
 """Events fetched at once."""
+PAGES = 20
+"""Of one attempt in one round: one that talks without end does not hold up its thread."""
 PATIENCE_S = 1.0
 """How long a round waits for its slowest attempt before the next round begins without it."""
 
@@ -53,7 +56,7 @@ class Puller:
         except AWAY:
             self._since.pop((attempt.job, attempt.attempt), None)
             raise
-        except BadReport as error:
+        except (BadReport, DataPlaneRefused) as error:
             log.error("job %s, attempt %s: %s", attempt.job.hex, attempt.attempt, error)
             self._give_up(attempt, f"its trainer's report was refused: {error}")
         except StaleAttempt as error:
@@ -63,21 +66,26 @@ class Puller:
         if attempt.stop:
             self._plane.stop(attempt.job.hex, attempt.attempt, stop_mode(attempt.stop))
             crash_point("pull.stop_sent")
-        after, page = attempt.last_seq, None
-        while page is None or len(page.events) == PAGE:
+        after = attempt.last_seq
+        for _ in range(PAGES):
             page = self._page(attempt, after)
             crash_point("pull.read")
             if page.events:
                 page_apply(**_who(attempt), events=page.events)
                 crash_point("page.committed")
                 after = page.events[-1].seq
+            if len(page.events) < PAGE:
+                break
         self._listening_s(attempt)
         self._judge(attempt, page, heard=after > attempt.last_seq)
 
     def _page(self, attempt: Attempt, after: int) -> EventsPage:
         grant = self._grants.read(f"{attempt.prefix}events/")
         query = EventsQuery(grant=grant, after=after, limit=PAGE)
-        return self._plane.events(attempt.job.hex, attempt.attempt, query)
+        page = self._plane.events(attempt.job.hex, attempt.attempt, query)
+        if len(page.events) > PAGE:
+            raise BadReport(f"{len(page.events)} events came where at most {PAGE} were asked for")
+        return page
 
     def _judge(self, attempt: Attempt, page: EventsPage, heard: bool) -> None:
         """Whether the attempt is over. Silence counts only while we were listening; a finished one's last word
@@ -116,14 +124,21 @@ class Puller:
             self._give_up(attempt, f"its model was refused: {error}")
             return
         crash_point("finish.verified")
-        attempt_succeeded(**_who(attempt), folder=folder, facts=data)
+        try:
+            attempt_succeeded(**_who(attempt), folder=folder, facts=data)
+        except (DataError, ValueError, TypeError, OverflowError) as error:
+            self._give_up(attempt, f"its last word cannot be kept: {error}")
+            return
         crash_point("finish.committed")
 
     def _give_up(self, attempt: Attempt, why: str) -> None:
         """Nothing more is taken from the old trainer, and if it lives it is killed; then the job goes on without it."""
         storage.revoke(attempt.prefix)
         crash_point("lost.revoked")
-        self._plane.stop(attempt.job.hex, attempt.attempt, "kill")
+        try:
+            self._plane.stop(attempt.job.hex, attempt.attempt, "kill")
+        except DataPlaneRefused as error:
+            log.error("job %s, attempt %s is not killed: %s", attempt.job.hex, attempt.attempt, error)
         crash_point("lost.told")
         attempt_lost(**_who(attempt), why=why)
         crash_point("lost.committed")

@@ -13,8 +13,9 @@ from tilth.core import ids
 from tilth.core.clock import now
 from tilth.core.errors import Invalid
 from tilth.core.money import MICRO
+from tilth.core.openapi import listed
 from tilth.core.pages import PageQuery, cursor, rendered
-from tilth.core.serializers import Strict, valid, valid_query
+from tilth.core.serializers import DAYS, Strict, valid, valid_query
 from tilth.tenants.authentication import principal_of
 from tilth.tenants.scopes import Scope
 from tilth.usage import selectors, services
@@ -29,8 +30,10 @@ class UsageView(APIView):
     scopes: ClassVar = {"GET": Scope.USAGE_READ}
 
     class In(serializers.Serializer[Any]):
-        first = serializers.DateField(required=False, help_text="First day, UTC; by default 30 days ago")
-        last = serializers.DateField(required=False, help_text="Last day, UTC; by default today")
+        first = serializers.DateField(
+            required=False, validators=DAYS, help_text="First day, UTC; by default 30 days ago"
+        )
+        last = serializers.DateField(required=False, validators=DAYS, help_text="Last day, UTC; by default today")
 
     class Out(serializers.Serializer[Any]):
         day = serializers.DateField()
@@ -41,7 +44,7 @@ class UsageView(APIView):
         events = serializers.IntegerField()
         cost_micro_usd = serializers.IntegerField()
 
-    @extend_schema(parameters=[In], responses=Out(many=True))
+    @extend_schema(parameters=[In], responses=listed(Out))
     def get(self, request: Request) -> Response:
         """One line for each day, model or job, and unit; newest first."""
         query, today = valid_query(self.In, request), now().date()
@@ -71,7 +74,7 @@ class UsageEventListView(APIView):
         key = serializers.CharField(allow_null=True)
         data = serializers.JSONField()  # type: ignore[assignment]
 
-    @extend_schema(parameters=[PageQuery], responses=Out(many=True))
+    @extend_schema(parameters=[PageQuery], responses=listed(Out, paged=True))
     def get(self, request: Request) -> Response:
         """Newest first; page on with ``after``."""
         query = valid_query(PageQuery, request)
@@ -119,7 +122,7 @@ class LedgerView(APIView):
         account = serializers.CharField()
         balance_micro_usd = serializers.IntegerField()
 
-    @extend_schema(responses=Out(many=True))
+    @extend_schema(responses=listed(Out))
     def get(self, request: Request) -> Response:
         """By month; each month's balances sum to zero."""
         found = selectors.ledger_balances(tenant=principal_of(request).tenant)

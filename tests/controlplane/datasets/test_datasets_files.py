@@ -157,12 +157,6 @@ def test_the_sweep_removes_old_objects_without_a_row_and_no_others(
     assert (artifacts / kept.path).exists()
 
 
-def test_a_retried_upload_is_the_same_file(tenant: Any, stored_file: StoredFile) -> None:
-    first = stored_file(tenant, GOOD)
-    assert stored_file(tenant, GOOD, retried=True).id == first.id
-    assert stored_file(tenant, GOOD).id != first.id
-
-
 @pytest.mark.slow
 def test_the_queues_worker_checks_an_upload_by_itself(
     clean_database: None, tenant: Any, stored_file: StoredFile
