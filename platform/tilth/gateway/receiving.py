@@ -22,9 +22,11 @@ T = TypeVar("T")
 
 
 class Stored(Protocol):
-    """A row that names the object it has in storage."""
+    """A row, or an answer, that names the object it has in storage."""
 
-    path: str
+    @property
+    def path(self) -> str:
+        """Below TILTH_ARTIFACTS."""
 
 
 S = TypeVar("S", bound=Stored)
