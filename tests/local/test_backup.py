@@ -20,6 +20,7 @@ from tilth.local.backup import backup, mirror_keys
 from tilth.local.dump import TABLES, count_rows, snapshot
 from tilth.local.kept import kept
 from tilth.local.manifest import NAME, BackupRefused, read_manifest
+from tilth.local.places import restoring
 from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres, binaries
 from tilth.local.restore import refuse_half_restored, restore
 
@@ -165,6 +166,10 @@ def test_nothing_is_restored_over_anything_or_without_keys(
     external = replace(copies.target(), admin_url=copies.product.database())
     with pytest.raises(BackupRefused, match="the database is not empty"):
         copies.restore(external)
+    assert list((copies.root / "new").iterdir()) == []
+    restoring(copies.root / "new").touch()
+    with pytest.raises(BackupRefused, match="was broken off"):
+        copies.restore(copies.target())
     with pytest.raises(BackupRefused, match="was broken off"):
         refuse_half_restored(copies.root / "new")
     with pytest.raises(BackupRefused, match="no tenants' keys"):
@@ -208,6 +213,17 @@ def test_a_destroyed_key_leaves_its_mirror_too_and_an_older_mirror_brings_none_b
     mirrored.write_bytes(key)
     storage.key_store().take_over(KeyStore(copies.keys / "tenants"))
     assert storage.key_store().tombstone(tenant.id) is not None
+
+
+def test_a_mirror_never_loses_a_key_to_another(copies: Any, tenant: Any, upload: Callable[..., Any]) -> None:
+    upload(tenant)
+    copies.backup()
+    mirrored = copies.keys / "tenants" / tenant.id.hex
+    key = mirrored.read_bytes()
+    (copies.product.keystore / tenant.id.hex).write_text("ab" * 32)
+    with pytest.raises(BackupRefused, match="are different keys"):
+        mirror_keys(copies.product, copies.keys)
+    assert mirrored.read_bytes() == key
 
 
 def test_a_role_that_row_level_security_binds_is_refused(database: Postgres) -> None:

@@ -25,6 +25,10 @@ class KeyMissing(Unavailable):
     code = "key_missing"
 
 
+class KeysDiffer(RuntimeError):
+    """Two stores know different keys of one tenant."""
+
+
 @dataclass(frozen=True)
 class Tombstone:
     """What stays of a destroyed key."""
@@ -83,13 +87,20 @@ class KeyStore:
         return tombstone
 
     def take_over(self, other: "KeyStore") -> None:
-        """Becomes a mirror of another: new keys come, destroyed ones go; what is buried here stays so."""
+        """Becomes a mirror of another: new keys come, destroyed ones go; what is buried here stays so.
+
+        Raises KeysDiffer for a tenant with another key here: one of the two opens its objects, and is not thrown away.
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for tenant in other.tenants():
             path, theirs = self._folder / tenant.hex, (other._folder / tenant.hex).read_bytes()
             if not path.exists():
                 self._written(theirs).replace(path)
             elif self.tombstone(tenant) is None and path.read_bytes() != theirs:
+                if other.tombstone(tenant) is None:
+                    raise KeysDiffer(
+                        f"{path} and {other._folder / tenant.hex} are different keys; keep both, find out why"
+                    )
                 self._exchange(path, theirs)
         _sync(self._folder)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
-from tilth.core.keystore import KeyStore
+from tilth.core.keystore import KeysDiffer, KeyStore
 from tilth.local.dump import Snapshot, dump, snapshot
 from tilth.local.kept import Kept
 from tilth.local.keys import write_secret
@@ -76,7 +76,10 @@ class Copy:
 def mirror_keys(product: Kept, to: Path) -> None:
     """The tenants' keys and the product's own; a key destroyed since the last time is replaced by its tombstone."""
     to.mkdir(parents=True, exist_ok=True, mode=0o700)
-    KeyStore(to / "tenants").take_over(KeyStore(product.keystore))
+    try:
+        KeyStore(to / "tenants").take_over(KeyStore(product.keystore))
+    except KeysDiffer as fault:
+        raise BackupRefused(str(fault)) from fault
     for name, path in product.secrets.items():
         if path.exists():
             write_secret(to / name, path.read_bytes())

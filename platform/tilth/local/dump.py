@@ -92,9 +92,7 @@ def dump(programs: Path, url: str, taken: Snapshot, to: Path) -> None:
 
 def load(programs: Path, url: str, dumped: Path) -> None:
     """Into an empty database whose roles are there; whole or not at all."""
-    with _connected(url) as db:
-        if found := db.execute(TABLES).fetchone():
-            raise BackupRefused(f"the database is not empty (it has the table {found[0]}); restore into a fresh one")
+    refuse_full_database(url)
     database = conninfo_to_dict(url)["dbname"]
     _run(programs / "pg_restore", url, "--exit-on-error", "--single-transaction", f"--dbname={database}", str(dumped))
 
@@ -104,6 +102,13 @@ def _connected(url: str) -> psycopg.Connection:
         return psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="tilth backup")
     except psycopg.OperationalError as cause:
         raise BackupRefused(f"the database cannot be reached ({cause}); is the product running?") from cause
+
+
+def refuse_full_database(url: str) -> None:
+    """Raises BackupRefused for one that has a table."""
+    with _connected(url) as db:
+        if found := db.execute(TABLES).fetchone():
+            raise BackupRefused(f"the database is not empty (it has the table {found[0]}); restore into a fresh one")
 
 
 def _run(program: Path, url: str, *arguments: str) -> None:

@@ -13,7 +13,7 @@ import tilth
 from tilth.core.ids import public
 from tilth.core.keystore import KeyStore
 from tilth.local.backup import ARTIFACTS, DATABASE
-from tilth.local.dump import count_rows, load, organisations
+from tilth.local.dump import count_rows, load, organisations, refuse_full_database
 from tilth.local.kept import Kept
 from tilth.local.keys import make_keys, write_secret
 from tilth.local.manifest import BackupRefused, Manifest, read_manifest, verify
@@ -132,5 +132,7 @@ def _refuse_full(product: Kept, keys: Path) -> None:
     }
     if product.server is not None:
         places[product.server.data] = product.server.data.exists()
+    else:
+        refuse_full_database(product.database())
     if full := [str(place) for place, taken in places.items() if taken]:
         raise BackupRefused(f"{full[0]} is not empty; restore into another TILTH_VAR, or `tilth clean` this one first")

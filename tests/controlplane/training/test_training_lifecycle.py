@@ -10,10 +10,12 @@ import pytest
 from django.conf import settings
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.core.errors import Invalid, NotFound
+from tilth.core.scope import tenant_scope
 from tilth.dataplane.fake_trainer import Script
 from tilth.registry.selectors import model_get
 from tilth.serving.selectors import served_model
 from tilth.training import services
+from tilth.training.models import Event
 from tilth.training.states import MAX_LOSSES, State
 
 
@@ -118,12 +120,9 @@ def test_a_killed_trainers_job_goes_on_from_its_last_checkpoint(
     rig.turn()
     done = rig.job(tenant, job)
     assert (done.state, done.attempt) == (State.SUCCEEDED, 2)
-    resumed = scalar(
-        sums_db,
-        "SELECT data->>'resumed_from_step' FROM training_event WHERE job_id = %s AND attempt = 2 AND kind = %s",
-        job, EventKind.STARTED,
-    )  # fmt: skip
-    assert resumed == "5"
+    with tenant_scope(tenant.id):
+        started = Event.objects.get(job_id=job, attempt=2, kind=EventKind.STARTED)
+    assert started.data == {"resumed_from_step": 5}
     assert [attempt for attempt, _ in spans(sums_db, job)] == [1, 2]
     assert_settled(sums_db, job)
 
