@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tilth.core import storage
+from tilth.dataplane.access import grants
 from tilth.local.backup import backup
 from tilth.local.kept import Kept
 from tilth.local.postgres import Postgres, binaries
@@ -47,13 +48,17 @@ class Copies:
 
 
 @pytest.fixture
-def copies(database: Postgres, clean_database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copies:
+def copies(
+    database: Postgres, clean_database: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Copies]:
     from django.conf import settings
 
     artifacts, keystore = f"file://{tmp_path}/artifacts", tmp_path / "keys" / "tenants"
     monkeypatch.setattr(settings, "ENV", replace(settings.ENV, artifacts=artifacts, keystore=keystore))
     secrets = {"signing.pem": settings.ENV.signing_key}
-    return Copies(Kept(artifacts, keystore, secrets, binaries(), database, "", {}), tmp_path)
+    grants.cache_clear()  # it remembers where the artifacts were
+    yield Copies(Kept(artifacts, keystore, secrets, binaries(), database, "", {}), tmp_path)
+    grants.cache_clear()
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def _refuse_full(product: Kept, keys: Path) -> None:
     }
     if product.server is not None:
         places[product.server.data] = product.server.data.exists()
-    else:
-        refuse_full_database(product.database())
     if full := [str(place) for place, taken in places.items() if taken]:
         raise BackupRefused(f"{full[0]} is not empty; restore into another TILTH_VAR, or `tilth clean` this one first")
+    if product.server is None:
+        refuse_full_database(product.database())
