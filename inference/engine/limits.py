@@ -13,6 +13,9 @@ UNLIMITED = 1 << 60
 OOM_SCORE = 1000
 """The kernel takes a trainer first: it serves one job, a host serves all customers."""
 
+REFUSALS = ("allocate memory", "out of memory", "bad_alloc", "could not create a ", "could not execute a primitive")
+"""Words of torch on the CPU, on a GPU, of C++, and of oneDNN, which says no more when its scratch is refused."""
+
 
 def trainer_memory(trainers: int, asked_mb: int = 0) -> int:
     """Bytes that one of so many trainers may hold: what the operator says (TILTH_TRAINER_MEMORY_MB), or its share."""
@@ -56,10 +59,7 @@ def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory was refused: Python's, torch's on the CPU, torch's on a GPU, oneDNN's."""
     if isinstance(error, MemoryError):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and any(
-        words in said for words in ("allocate memory", "out of memory", "bad_alloc", "could not create a memory")
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSALS)
 
 
 def die_first() -> None:

@@ -137,12 +137,13 @@ def solver(work: Work) -> int:
 
 
 def baseline(work: Work) -> int:
-    """TF-IDF of characters (2-5) and words (1-2): four n-grams start at each character.
+    """TF-IDF of characters (2-5) and words (1-2); the SVM keeps a weight, twice, of each n-gram for each class.
 
-    How many differ follows Heaps' law with figures measured on banking77; the SVM keeps a weight for each class.
+    Measured on banking77: 2.9 entries for each character, and different n-grams by Heaps' law, 115 · characters^0.447
+    (9,291 in 300 rows, 43,948 in all).
     """
-    entries = 4.3 * work.characters
-    different = min(entries, 12 * entries**0.64)
+    entries = 2.9 * work.characters
+    different = min(entries, 115 * work.characters**0.447)
     return int(BASELINE_ENTRY_BYTES * entries + different * (BASELINE_NGRAM_BYTES + 16 * max(1, work.classes)))
 
 

@@ -4,7 +4,6 @@ The peak is the kernel's own (VmHWM: pages in memory, so an untouched allocation
 set back, so that what loading the base model took for a moment does not count either.
 """
 
-import hashlib
 import json
 import random
 import subprocess
@@ -13,7 +12,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 MIB = 1 << 20
 
@@ -61,70 +60,51 @@ def measure(shape: Shape) -> Measured:
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def dataset(root: Path, shape: Shape, words: list[str]) -> Path:
-    """Rows of random words, half of them as long as the shape says."""
-    import duckdb
-
-    chance = random.Random(0)
-    with (root / "rows.jsonl").open("w") as file:
-        for at in range(shape.rows):
-            least = max(1, shape.tokens // 2)
-            length = max(1, (shape.tokens if at % 2 else chance.randint(least, shape.tokens)) - 2)
-            split = {0: "test", 5: "validation"}.get(at % 10, "train")
-            label = f"label {at * 7919 // 10 % shape.classes}"
-            text = " ".join(chance.choices(words, k=length))
-            file.write(json.dumps({"line": at + 1, "text": text, "label": label, "split": split}) + "\n")
-    source = f"SELECT * FROM read_json('{root}/rows.jsonl', format='newline_delimited')"
-    duckdb.execute(f"COPY ({source}) TO '{root}/rows.parquet'")
-    return root / "rows.parquet"
+def made_rows(shape: Shape, words: list[str]) -> list[dict[str, str]]:
+    """Random words, half of the rows as long as the shape says."""
+    chance, rows = random.Random(0), []
+    for at in range(shape.rows):
+        length = shape.tokens if at % 2 else chance.randint(max(1, shape.tokens // 2), shape.tokens)
+        split = {0: "test", 5: "validation"}.get(at % 10, "train")
+        label = f"label {at * 7919 // 10 % shape.classes}"
+        rows.append({"text": " ".join(chance.choices(words, k=max(1, length - 2))), "label": label, "split": split})
+    return rows
 
 
 def work(shape: Shape, root: Path) -> Measured:
     """The job, as a trainer runs it, with its base model loaded before."""
     import torch
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from tilth.contract.messages import Grant, JobSpec, Rung, TrainerEvent, TrainingOptions
+    from tilth.contract.messages import JobSpec, Rung, TrainingOptions
     from tilth.contract.registry import vertical
 
-    from inference.engine import ladder, limits, memory
+    from inference.engine import limits, memory
     from inference.engine.base_models import load_base
     from inference.engine.job import run_job
-    from inference.storage import Storage
+    from tests.inference.conftest import Place
 
     torch.set_num_threads(2)
     base = load_base(vertical("support_chat").base_models[0])
     words = sorted(word for word in base.tokenizer.get_vocab() if word.isalpha() and word.islower() and len(word) > 3)
-    file, key = dataset(root, shape, words[:3000]), Ed25519PrivateKey.generate()
-    ladder.error_upper_bound = lambda *_: 1.0  # climb in any case
+    place = Place(root)
     memory.SLACK *= shape.lie
-
-    def grant(name: str, method: Literal["read", "write"], sha256: str | None = None) -> Grant:
-        plain = Grant(url=f"file://{root}/{name}", method=method, sha256=sha256, expires_at=int(time.time()) + 7200)
-        return plain.model_copy(update={"signature": key.sign(plain.signed_bytes()).hex()})
-
     options = TrainingOptions(epochs=1, batch_size=shape.batch, highest_rung=Rung(shape.rung), minimum_gain=0)
     spec = JobSpec(
-        job="j", attempt=1, flow="f", vertical="support_chat", base_model="minilm-l6", output=grant("1/", "write"),
-        rows=grant(file.name, "read", hashlib.sha256(file.read_bytes()).hexdigest()), max_device_ms=7_200_000,
-        options=options,
+        job="j", attempt=1, flow="f", vertical="support_chat", base_model="minilm-l6", options=options,
+        rows=place.dataset(made_rows(shape, words[:3000])), output=place.grant("1/", "write", life_s=7200),
+        max_device_ms=7_200_000,
     )  # fmt: skip
     Path("/proc/self/clear_refs").write_text("5")
     start, began = limits.resident(), time.monotonic()
     limit = start + shape.memory_mb * MIB if shape.memory_mb else None
-    ended = run_job(
-        spec, storage=Storage(key.public_key()), stop=lambda: None, base=lambda _: base, heartbeat_s=5, memory=limit
-    )
+    ended = run_job(spec, storage=place.storage, stop=lambda: None, base=lambda _: base, heartbeat_s=5, memory=limit)
     wall_ms, peak = int((time.monotonic() - began) * 1000), limits.peak()
-    told = [
-        TrainerEvent.model_validate(each)
-        for event in sorted((root / "1" / "events").glob("*.json"))
-        for each in json.loads(event.read_text())
-    ]
-    facts = next((dict(event.data) for event in told if "predicted_bytes" in event.data), {})
+    told = place.events("1")
+    closed: dict[str, Any] = dict(told[-1].data)
+    facts: dict[str, Any] = next((dict(event.data) for event in told if "predicted_bytes" in event.data), {})
     return Measured(
         predicted=int(facts.get("predicted_bytes", 0)), peak=peak, start=start, ended=ended.value,
         rows_at_once=int(facts.get("rows_at_once", 0)), last=dict(told[-2].data),
-        device_ms=int(told[-1].data["device_ms"]), wall_ms=wall_ms,
+        device_ms=int(closed["device_ms"]), wall_ms=wall_ms,
         said=[event.message for event in told if event.message],
     )  # fmt: skip
 
