@@ -31,7 +31,7 @@ from tests.controlplane.gateway_rig import deploy
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-PROCESSES = 3
+PROCESSES = 2
 WITHIN_S = 5.0
 PREDICT = ("POST", "/v1/predictions", json.dumps({"model": "ft:test", "inputs": [{"text": "x"}]}).encode())
 LIST = ("GET", "/v1/models", b"")
@@ -94,7 +94,7 @@ print(services.key_create(tenant=tenant, by=by, name="all", scopes=frozenset(Sco
 def houses() -> Iterator[Houses]:
     folder = Path(tempfile.mkdtemp(prefix="tilth-k-"))
     folder.chmod(0o755)
-    server = Postgres(folder / "pg", fast=True)
+    server = Postgres(folder / "pg")  # not fast: what was committed must survive its death
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         (folder / "pg").mkdir()

@@ -21,6 +21,9 @@ from tilth.gateway.lookups import Target
 from tilth.gateway.replies import Replies
 from tilth.gateway.upstream import Upstream
 
+BODY = bytes(32)
+"""The hash of a request's body."""
+
 
 async def echo(key: str) -> str:
     return key
@@ -59,7 +62,7 @@ async def test_kept_answers_take_the_memory_they_are_allowed_and_no_more(monkeyp
     try:
         for number in range(10_000):
             task = asyncio.create_task(made(number))
-            kept.keep(number.to_bytes(32), task)
+            kept.keep(number.to_bytes(32), BODY, task)
             await task
         await asyncio.sleep(0)
         taken, _ = tracemalloc.get_traced_memory()
@@ -67,8 +70,8 @@ async def test_kept_answers_take_the_memory_they_are_allowed_and_no_more(monkeyp
         tracemalloc.stop()
     assert 1000 < len(kept) < 3000
     assert taken < 1.3 * replies.LARGEST
-    assert kept.find((9_999).to_bytes(32)) == await made(9_999)
-    assert kept.find((1).to_bytes(32)) is None
+    assert kept.find((9_999).to_bytes(32), BODY) == await made(9_999)
+    assert kept.find((1).to_bytes(32), BODY) is None
 
 
 async def made(number: int) -> bytes:
@@ -80,10 +83,10 @@ async def test_answers_older_than_their_life_go_when_a_new_one_comes(monkeypatch
     kept = Replies()
     for number in range(100):
         task = asyncio.create_task(made(number))
-        kept.keep(number.to_bytes(32), task)
+        kept.keep(number.to_bytes(32), BODY, task)
         await task
     await asyncio.sleep(0.02)
-    kept.keep(b"new", asyncio.create_task(made(0)))
+    kept.keep(b"new", BODY, asyncio.create_task(made(0)))
     assert len(kept) == 1
     await asyncio.sleep(0)
 

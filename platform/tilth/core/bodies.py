@@ -42,6 +42,15 @@ def parsed(body: bytes, what: str = "The body") -> Any:
     return found
 
 
+def refuse_unkept(value: Any, what: str) -> None:
+    """Raises Invalid for what JSON in the database, or an answer, cannot hold: NUL, half surrogates, NaN, an abyss."""
+    _walk(value, "", what, DEEPEST)
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise _bad(what, "it holds NaN or Infinity") from None
+
+
 def _walk(value: Any, where: str, what: str, left: int) -> None:
     """Raises Invalid for text that cannot be kept and for too deep a nesting."""
     if isinstance(value, str):

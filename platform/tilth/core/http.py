@@ -30,6 +30,7 @@ from tilth.core.errors import (
     Unprocessable,
     WrongType,
 )
+from tilth.core.redaction import redacted
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,9 @@ def error_body(error: TilthError) -> dict[str, Any]:
     status = status_of(error)
     kind = "server_error" if status >= 500 else "invalid_request_error"
     facts = {key: value for key, value in error.extra.items() if key not in HEADER_FACTS}
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.reason, **facts}}
+    return {
+        "error": {"message": redacted(error.message), "type": kind, "param": error.param, "code": error.reason, **facts}
+    }
 
 
 def error_headers(error: TilthError) -> dict[str, str]:

@@ -63,7 +63,8 @@ def idempotent(post: View) -> View:
 
     @wraps(post)
     def posted(view: Any, request: Request, **path: str) -> Response:
-        by, body = request.user, sha256(request._request.body).hexdigest()
+        by: Any = request.user  # the Principal that KeyOrSession found
+        body = sha256(request._request.body).hexdigest()
 
         def make() -> dict[str, Any]:
             made = post(view, request, **path)

@@ -61,7 +61,7 @@ class Schema(AutoSchema):
 
     def _map_serializer(self, serializer: Any, direction: Any, bypass_extensions: bool = False) -> Any:
         """A Strict one takes no other fields."""
-        found = super()._map_serializer(serializer, direction, bypass_extensions)
+        found = super()._map_serializer(serializer, direction, bypass_extensions)  # type: ignore[no-untyped-call]
         if isinstance(serializer, Strict) and found.get("type") == "object":
             found["additionalProperties"] = False
         return found

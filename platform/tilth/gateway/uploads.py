@@ -52,7 +52,7 @@ async def upload_file(scope: Scope, receive: Receive, send: Send, principal: Pri
     await send_json(send, answered.shape)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answered:
     """The reply, and where its file lies as far as that is our doing: an earlier upload's lies elsewhere."""
 

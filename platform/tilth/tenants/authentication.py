@@ -26,7 +26,8 @@ class KeyOrSession(BaseAuthentication):
         principal = principal_of_session(request._request)
         if principal is None:
             raise Unauthenticated(MISSING)
-        SessionAuthentication().enforce_csrf(request._request)  # DRF's own would read the body
+        plain: Any = request._request  # DRF's own would read the body
+        SessionAuthentication().enforce_csrf(plain)
         return principal, None
 
     def authenticate_header(self, request: Request) -> str:

@@ -8,8 +8,10 @@ from django.conf import settings
 from django.db import DataError
 
 from tilth.contract.messages import TrainerEvent
+from tilth.core.bodies import refuse_unkept
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
+from tilth.core.errors import Invalid
 from tilth.core.scope import in_tenant
 from tilth.training.effects import BadReport, apply
 from tilth.training.models import Job
@@ -76,11 +78,13 @@ def page_apply(*, tenant: UUID, job: UUID, attempt: int, events: Sequence[Traine
     _check(found, fresh)
     try:
         _take(found, fresh)
-    except (DataError, ValueError, OverflowError) as cause:
+    except (DataError, ValueError, OverflowError, Invalid) as cause:
         raise BadReport(f"events {fresh[0].seq}…{fresh[-1].seq} cannot be kept: {cause}") from cause
 
 
 def _take(job: Job, events: Sequence[TrainerEvent]) -> None:
+    for event in events:
+        refuse_unkept([event.message, event.data], f"Event {event.seq}")
     store(job, events)
     crash_point("page.stored")
     apply(job, events)

@@ -186,12 +186,12 @@ def test_the_web_process_stays_flat_while_a_large_file_comes_and_goes(web: Web, 
 def test_a_commit_whose_answer_is_lost_keeps_the_bytes_of_its_row(
     tenant: Any, artifacts: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
 ) -> None:
+    from tilth.core.idempotency import once
     from tilth.datasets.models import File
-    from tilth.datasets.services import file_create
     from tilth.gateway import uploads
 
-    def create_and_lose(**facts: Any) -> File:
-        file_create(**facts)
+    def commit_and_lose(**facts: Any) -> dict[str, Any]:
+        once(**facts)
         raise lost
 
     async def receive() -> dict[str, Any]:
@@ -200,7 +200,7 @@ def test_a_commit_whose_answer_is_lost_keeps_the_bytes_of_its_row(
     async def send(message: Mapping[str, Any]) -> None:
         raise AssertionError(message)
 
-    monkeypatch.setattr(uploads, "file_create", create_and_lose)
+    monkeypatch.setattr(uploads, "once", commit_and_lose)
     scope = {"headers": [(b"content-type", f"multipart/form-data; boundary={BOUNDARY}".encode())]}
     with pytest.raises(type(lost)):
         asyncio.run(uploads.upload_file(scope, receive, send, tenant.principal))
