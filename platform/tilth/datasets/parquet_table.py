@@ -9,7 +9,7 @@ import duckdb
 
 from tilth.core.errors import Invalid
 from tilth.datasets.duck import MEMORY_MIB, confined
-from tilth.datasets.reading import CHAT, EXAMPLE, MOST_COLUMNS, Record, cell_problem
+from tilth.datasets.reading import CHAT, EXAMPLE, MOST_COLUMNS, Record, cell_problem, refuse_names
 from tilth.datasets.report import Problem
 
 MAGIC = b"PAR1"
@@ -88,7 +88,8 @@ def _refuse_half(path: Path) -> None:
 
 
 def _refuse(columns: Sequence[str], named: Sequence[str], rows: int, not_plain: dict[str, str]) -> None:
-    """Raises Invalid for names that stand twice, too many rows, and OpenAI's chat format."""
+    """Raises Invalid for names that stand twice or cannot be kept, too many rows, and OpenAI's chat format."""
+    refuse_names(columns)
     if twice := [name for name in columns if name not in named]:
         raise Invalid(
             f'The column "{twice[0].rpartition("_")[0]}" is named twice (case does not count); rename one.',

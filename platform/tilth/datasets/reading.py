@@ -1,13 +1,12 @@
 """Reads tables row by row with exact line numbers: what can be read, and what is wrong with a row that cannot."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tilth.core.errors import Invalid
-from tilth.core.text import UNSTORABLE
+from tilth.core.text import storable
 from tilth.datasets.report import Problem, shown
 
 CELL_CHARS = 1 << 20
@@ -18,7 +17,6 @@ BOM = b"\xef\xbb\xbf"
 MOST_COLUMNS = 2000
 CHAT = 'This is OpenAI\'s chat format ("messages"); send one text and its label on each line, e.g. {example}.'
 EXAMPLE = '{"text": "Where is my card?", "label": "card_arrival"}'
-HALF_PAIR = re.compile("[\ud800-\udfff]")
 SEND = "send CSV or JSON Lines, saved as UTF-8, or Parquet"
 
 Cell = str | None
@@ -101,7 +99,7 @@ class Lines:
 def refuse_names(names: Iterable[str]) -> None:
     """Raises Invalid for a column whose name cannot be kept."""
     for number, name in enumerate(names, start=1):
-        if UNSTORABLE.search(name):
+        if not storable(name):
             message = (
                 f"The name of column {number} holds a NUL or half a surrogate pair; is this a table? If so, {SEND}."
             )
@@ -119,11 +117,6 @@ def cell_problem(record: Record, columns: tuple[str, ...]) -> Problem | None:
         message, cure = "the cell holds a NUL or half a surrogate pair", "remove that character"
         return Problem("bad_character", message, cure, record.line, column, shown(cell))
     return None
-
-
-def storable(text: str) -> bool:
-    """Whether PostgreSQL and UTF-8 can hold a text; most are told without a search."""
-    return "\0" not in text and (text.isascii() or not HALF_PAIR.search(text))
 
 
 def open_lines(path: Path) -> tuple[BinaryIO, Lines]:

@@ -6,7 +6,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from tilth.core.errors import Invalid
-from tilth.core.text import UNSTORABLE
+from tilth.core.text import storable
 from tilth.datasets.uploading import MOST_PARTS
 from tilth.gateway.responses import Receive
 
@@ -19,7 +19,7 @@ class ClientLeft(Exception):
 
 
 def _storable(text: str) -> str:
-    if UNSTORABLE.search(text):
+    if not storable(text):
         raise ValueError("it holds a NUL, which no name does")
     return text
 
