@@ -87,8 +87,9 @@ def listed() -> list[Listed]:
 STRANGER = """
 import http.client, sys, grpc
 METHODS = ["/ray.serve.ASGIService/HandleRequest", "/ray.rpc.NodeInfoGcsService/CheckAlive",
-           "/ray.rpc.NodeManagerService/GetNodeStats", "/ray.rpc.ObjectManagerService/FreeObjects",
-           "/ray.rpc.CoreWorkerService/GetCoreWorkerStats", "/ray.rpc.RayletDriver/ClusterInfo"]
+           "/ray.rpc.NodeManagerService/GetNodeStats", "/ray.rpc.ObjectManagerService/Pull",
+           "/ray.rpc.CoreWorkerService/GetCoreWorkerStats", "/ray.rpc.RayletDriver/ClusterInfo",
+           "/ray.rpc.ReporterService/HealthCheck"]
 
 def asked(channel, method):
     try:
@@ -130,10 +131,10 @@ def test_two_stacks_run_side_by_side(stack: Any, other_stack: Any) -> None:
     assert first & second == set()
 
 
-def test_every_listener_is_in_the_threat_model_and_answers_a_stranger_as_it_says_there(stack: Any) -> None:
-    """Both ways: nobody listens that SECURITY.md does not know, and nothing is listed that does not listen."""
-    processes = stack.processes()
-    told, found, unknown = listed(), set(), []
+def compared(stack: Any) -> tuple[list[Any], list[Listed]]:
+    """(listeners that the table does not know, rows that nobody listens for)."""
+    processes, told = stack.processes(), listed()
+    unknown, found = [], set()
     open_ports = listeners(set(processes))
     answers = strangers_answers(stack.env, sorted(open_ports))
     for port, (closed, pid) in sorted(open_ports.items()):
@@ -142,8 +143,20 @@ def test_every_listener_is_in_the_threat_model_and_answers_a_stranger_as_it_says
         found |= set(matching)
         if not matching:
             unknown.append((port, processes[pid][:90], "loopback" if closed else "all addresses", answers[port]))
-    assert unknown == []
-    assert [row for row in told if row not in found] == []
+    return unknown, [row for row in told if row not in found]
+
+
+def test_every_listener_is_in_the_threat_model_and_answers_a_stranger_as_it_says_there(stack: Any) -> None:
+    """Both ways: nobody listens that SECURITY.md does not know, and nothing is listed that does not listen.
+
+    Ray's agents begin to listen some seconds after the product is ready, and a trainer's process may just be ending.
+    """
+    end = time.monotonic() + 120
+    while any(found := compared(stack)) and time.monotonic() < end:
+        time.sleep(2)
+    unknown, absent = found
+    assert unknown == [], "\n".join(map(str, unknown))
+    assert absent == [], "\n".join(map(str, absent))
 
 
 def test_ray_refuses_a_client_without_its_token(stack: Any) -> None:
