@@ -10,8 +10,8 @@ LOGICAL_CPUS = 6
 """Ray's CPUs are tickets, not cores: each actor takes a tenth. So many idle workers are started beforehand."""
 OBJECT_STORE_BYTES = 200 << 20
 PORTS = (
-    "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port",
-    "node-manager-port", "object-manager-port", "ray-client-server-port", "runtime-env-agent-port",
+    "port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "node-manager-port",
+    "object-manager-port", "ray-client-server-port", "runtime-env-agent-port",
 )  # fmt: skip
 
 
@@ -19,10 +19,8 @@ class RayHead:
     """Ports and folder of one head; the same after each restart, so that its clients find it again."""
 
     def __init__(self, folder: Path) -> None:
-        *ports, metrics = free_ports(len(PORTS) + 1)
         self._folder = folder
-        self._ports = dict(zip(PORTS, ports, strict=True))
-        self._metrics = metrics
+        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
 
     @property
     def address(self) -> str:
@@ -35,12 +33,14 @@ class RayHead:
 
         Ray replaces 127.0.0.1 by an address that others can reach, unless it is told, as on macOS, that there is no
         cluster of several machines; with a loopback address GCS, raylets and workers listen on loopback alone.
+        Its Prometheus figures ask no token, so nobody serves them: the head's by a port that there is not.
         Its memory monitor would kill what can be restarted first, a host; here each trainer has its own limit, and
         the kernel takes a trainer (1000) before any other actor (300), and all of them before the control plane.
         """
         return {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "DASHBOARD_METRIC_PORT": str(self._metrics),
+            "RAY_enable_metrics_collection": "0",
+            "DASHBOARD_METRIC_PORT": "-1",
             "RAY_TMPDIR": str(self._folder),
             "RAY_memory_monitor_refresh_ms": "0",
             "RAY_worker_oom_score_adjustment": "300",
