@@ -116,8 +116,9 @@ def _named(header: Record | Problem | None, lines: Lines) -> tuple[str, ...]:
         raise Invalid(f"The header cannot be read: {problem.sentence()}.", code=problem.kind)
     names = [(cell or "").strip() or f"column_{number}" for number, cell in enumerate(header.cells, start=1)]
     refuse_names(names)
+    seen: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
-        if (first := names.index(name) + 1) != number:
+        if (first := seen.setdefault(name, number)) != number:
             raise Invalid(
                 f'Line {header.line}: the column "{name}" is named twice, as columns {first} and {number}; rename one.',
                 code="duplicate_column",
