@@ -20,7 +20,7 @@ from tests.web import free_port
 
 COMMAND = [sys.executable, "-m", "tilth.local"]
 READY_S = 240.0
-DISKS, DISK = ("artifacts", "postgres"), 2 << 30
+DISKS, DISK = ("artifacts", "postgres"), 4 << 30
 """Folders of ``var`` that lie on a disk of their own, and its size in bytes."""
 PLAIN = ("TILTH_", "DATABASE_URL", "RAY_", "DJANGO_")
 

@@ -1,7 +1,9 @@
 """The whole of one attempt at a job: span, rows, ladder, model folder, the last word."""
 
+import errno
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +30,8 @@ from inference.engine.spool import Spool
 from inference.engine.task import Examples, load_task
 from inference.storage import Storage
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -51,6 +55,8 @@ def run_job(
     memory: int | None = None,
 ) -> EventKind:
     """Runs an attempt to its last word, which it returns; a job's own fault is an event, never an exception.
+
+    A full disk is an exception without a last word: the attempt is lost, the job is not.
 
     ``memory``: bytes that this process may hold; None is what the machine gives to one trainer.
     """
@@ -84,6 +90,10 @@ def _last_word(attempt: Attempt, reporter: Reporter) -> EventKind:
         if limits.ran_out(bug):
             _fail(spool, "out_of_memory", _ran_out(grows))
             return EventKind.FAILED
+        if isinstance(bug, OSError) and bug.errno in NO_ROOM:
+            with suppress(OSError):  # this may find no room, too
+                spool.emit(EventKind.MESSAGE, "The storage is full; the job will be tried again.", level="warn")
+            raise  # without a last word: a full disk is no fault of the job's, and its next attempt goes on
         # A bug of ours must end the job with a word, not leave it hanging; the traceback goes to the trainer's log.
         _fail(spool, "internal_error", repr(bug))
         raise

@@ -51,5 +51,5 @@ class Span:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._heartbeat_s):
-            with contextlib.suppress(MemoryError):  # the job's, about to be told; a beat is missed, no more
+            with contextlib.suppress(MemoryError, OSError):  # the job tells of it; a beat is missed, no more
                 self._spool.emit(EventKind.HEARTBEAT, data={"device_ms": self.device_ms()})

@@ -1,5 +1,6 @@
 """A whole attempt on a tiny base: events, model folder, resume, pause, cancel, budget, and what cannot be learned."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tilth.contract import registry
-from tilth.contract.messages import EventKind, JobSpec, Rung, TrainingOptions
+from tilth.contract.messages import EventKind, Grant, JobSpec, Rung, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
 from transformers import BertModel
 
@@ -18,6 +19,7 @@ from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import padded
 from inference.engine.job import run_job
+from inference.storage import Storage
 
 LABELS = {"card": "lost stolen card", "refund": "money refund back", "parcel": "parcel late where"}
 
@@ -100,6 +102,23 @@ def test_a_job_reports_every_step_and_leaves_a_model(attempts: Attempts) -> None
     assert set(succeeded["report"]["baselines"]) == {"majority", "tfidf_svm"}
     assert succeeded["report"]["scope"]["rows"] == 4
     assert succeeded["metrics"]["accuracy"] >= 0.9
+
+
+def test_a_full_disk_loses_the_attempt_and_not_the_job(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Storage.write
+
+    def write_what_fits(storage: Storage, grant: Grant, name: str, data: bytes) -> None:
+        if name.startswith("checkpoints/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(storage, grant, name, data)
+
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space left"):
+        full.setattr(Storage, "write", write_what_fits)
+        attempts.run()
+    kinds = attempts.kinds()
+    assert kinds[-2:] == [EventKind.MESSAGE, EventKind.SPAN_CLOSED]
+    assert EventKind.FAILED not in kinds
+    assert attempts.run(attempt=2) is EventKind.SUCCEEDED
 
 
 def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
