@@ -112,9 +112,10 @@ def test_a_full_disk_loses_the_attempt_and_not_the_job(attempts: Attempts, monke
             raise OSError(errno.ENOSPC, "No space left on device")
         write(storage, grant, name, data)
 
-    with monkeypatch.context() as full, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as full:
         full.setattr(Storage, "write", write_what_fits)
-        attempts.run()
+        with pytest.raises(OSError, match="No space left"):
+            attempts.run()
     kinds = attempts.kinds()
     assert kinds[-2:] == [EventKind.MESSAGE, EventKind.SPAN_CLOSED]
     assert EventKind.FAILED not in kinds
