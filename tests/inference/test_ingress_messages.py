@@ -35,6 +35,8 @@ from tilth.contract.messages import (
 from inference.door import AUDIENCE
 from inference.ingress import MOST_BYTES, Ingress
 
+pytestmark = pytest.mark.slow
+
 FUZZED = settings(
     derandomize=True, database=None, deadline=None, max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -24,6 +24,8 @@ from tilth.local.places import restoring
 from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres, binaries
 from tilth.local.restore import refuse_half_restored, restore
 
+pytestmark = pytest.mark.slow
+
 ROWS = b"text,label\n" + b"".join(f"message number {n},{'ab'[n % 2]}\n".encode() for n in range(40))
 
 

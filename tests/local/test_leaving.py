@@ -31,6 +31,8 @@ from tilth.local.backup import mirror_keys
 from tilth.local.dump import snapshot
 from tilth.local.postgres import Postgres, binaries
 
+pytestmark = pytest.mark.slow
+
 SEALED = ("cell", "label", "message", "card")
 """Canaries that lie sealed: the key's end is theirs, in old backups too."""
 PLAIN = ("filename", "column", "suffix", "metadata", "organisation", "email")
@@ -238,7 +240,6 @@ def test_nothing_is_erased_while_a_backup_runs(
     assert storage.key_store().tombstone(tenant.id) is None
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_an_erasure_killed_at_any_step_is_finished_by_the_same_command(
     copies: Any, tenant: Any, lively: Callable[..., Any], sums_db: psycopg.Connection, database: Postgres, point: str
