@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+from tilth.local.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 READY_S = 60.0
@@ -39,10 +40,7 @@ class Web:
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    return number
+    return free_ports(1)[0]
 
 
 @contextlib.contextmanager

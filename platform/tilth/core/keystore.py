@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from tilth.contract.sealing import KEY, derived
+from tilth.core.disk import sync_folder
 from tilth.core.errors import NotFound, Unavailable
 
 
@@ -102,14 +103,14 @@ class KeyStore:
                         f"{path} and {other._folder / tenant.hex} are different keys; keep both, find out why"
                     )
                 self._exchange(path, theirs)
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def _exchange(self, path: Path, data: bytes) -> None:
         """In one rename; only then are the former bytes overwritten where they lay."""
         with path.open("r+b") as old:
             size = len(old.read())
             self._written(data).replace(path)
-            _sync(self._folder)
+            sync_folder(self._folder)
             old.seek(0)
             old.write(bytes(size))
             old.flush()
@@ -125,7 +126,7 @@ class KeyStore:
             pass
         finally:
             part.unlink()
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def _written(self, data: bytes) -> Path:
         """A file of another name, on disk."""
@@ -166,11 +167,3 @@ def _key_in(path: Path) -> bytes:
 def _tombstone_in(path: Path) -> Tombstone | None:
     text = path.read_bytes()
     return Tombstone(**json.loads(text)) if text.startswith(b"{") else None
-
-
-def _sync(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

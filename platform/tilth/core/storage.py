@@ -17,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tilth.contract.messages import REVOKED
 from tilth.contract.sealing import Sealer, unsealed
+from tilth.core.disk import sync_folder
 from tilth.core.keystore import KeyStore, group_key
 
 CHUNK = 1 << 20
@@ -66,7 +67,7 @@ class Writer:
             os.fsync(self._file.fileno())
             self._file.close()
             self._part.replace(self._full)
-            _sync_folder(Path(self._full).parent)
+            sync_folder(Path(self._full).parent)
         else:
             self._file.close()
             self._file.commit()
@@ -208,15 +209,6 @@ def _part_of(full: str) -> Path:
     target = Path(full)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target.with_name(f".{target.name}.{uuid4().hex}{PART}")
-
-
-def _sync_folder(folder: Path) -> None:
-    """A renamed file is on disk under its new name only when its folder is."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _is_local(fs: Any) -> bool:

@@ -18,8 +18,9 @@ import pytest
 from tilth.core import storage
 from tilth.core.ids import uuid7
 
-from tests.controlplane.leftovers import eventually, kept, left_behind
+from tests.controlplane.leftovers import kept, left_behind
 from tests.part_client import upload_by_two, write_rows
+from tests.product import eventually
 from tests.web import Web, start
 
 PART = 100_000

@@ -19,7 +19,8 @@ import pytest
 from tilth.core import storage
 from tilth.core.scope import tenant_scope
 
-from tests.controlplane.leftovers import eventually, left_behind
+from tests.controlplane.leftovers import left_behind
+from tests.product import eventually
 from tests.web import Web, start
 
 GOOD = b"utterance,category\r\n" + b"".join(f"message number {n},{'ab'[n % 2]}\r\n".encode() for n in range(40))
