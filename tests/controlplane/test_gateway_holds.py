@@ -4,9 +4,9 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,34 +109,37 @@ def fill_up(gateways: list[Web], tenant: Any) -> Counter[int]:
 @contextmanager
 def watched(plane: FakePredictions, most: list[int]) -> Iterator[None]:
     """The most requests that are at the plane at once, or were answered by it before."""
-    ended, before = threading.Event(), plane.asked
+    before = plane.asked
 
-    def watch() -> None:
-        while not ended.wait(0.005):
-            most[0] = max(most[0], plane.asked - before)
+    def look() -> None:
+        most[0] = max(most[0], plane.asked - before)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with again_and_again(look, 0.005):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager
 def folding() -> Iterator[None]:
     """What the worker does meanwhile."""
-    ended = threading.Event()
 
     def fold() -> None:
-        while not ended.wait(0.1):
-            try:
-                fold_once()
-            except (psycopg.Error, TilthError, OSError):
-                continue
+        with suppress(psycopg.Error, TilthError, OSError):
+            fold_once()
 
-    thread = threading.Thread(target=fold)
+    with again_and_again(fold, 0.1):
+        yield
+
+
+@contextmanager
+def again_and_again(act: Callable[[], None], pause_s: float) -> Iterator[None]:
+    """In a thread, for the time of the block."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(pause_s):
+            act()
+
+    thread = threading.Thread(target=go_on)
     thread.start()
     try:
         yield
