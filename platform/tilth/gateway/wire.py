@@ -18,6 +18,8 @@ from psycopg.errors import error_from_result
 
 from tilth.gateway.database import ANSWER_S, connect
 
+LOOK_S = 0.1
+"""libuv stops polling a socket that is in error and tells no reader of it: so often it is looked at in any case."""
 NAMED = re.compile(r"%\((\w+)\)s")
 _numbers = count()
 
@@ -51,6 +53,7 @@ class Wire:
         self._pg = connection.pgconn
         self._socket = self._pg.socket  # libpq forgets it when the connection is lost
         self._readable = asyncio.Event()
+        self._looking: asyncio.TimerHandle | None = None
 
     @classmethod
     async def open(cls, url: str, prepared: Sequence[Prepared], *, synchronous_commit: bool) -> "Wire":
@@ -59,6 +62,7 @@ class Wire:
         wire._pg.nonblocking = 1
         wire._pg.enter_pipeline_mode()
         asyncio.get_running_loop().add_reader(wire._socket, wire._readable.set)
+        wire._look()
         try:
             for statement in prepared:
                 wire._pg.send_prepare(statement.name, statement.text)
@@ -93,8 +97,14 @@ class Wire:
 
     async def close(self) -> None:
         """Lets go of the connection."""
+        if self._looking is not None:
+            self._looking.cancel()
         asyncio.get_running_loop().remove_reader(self._socket)
         await self._connection.close()
+
+    def _look(self) -> None:
+        self._readable.set()
+        self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
     async def _synced(self, calls: int) -> list[pq.abc.PGresult]:
         self._pg.pipeline_sync()

@@ -30,7 +30,7 @@ START_S = 60.0
 FORGOTTEN_S = 10.0
 """How long a forgotten server may take to end by itself."""
 UNPRIVILEGED = ("postgres", "nobody")
-FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+FAST = {"fsync": "off", "full_page_writes": "off"}
 TUNING = {"max_connections": "100", "shared_buffers": "128MB", "log_min_messages": "warning", "jit": "off"}
 
 
@@ -69,7 +69,7 @@ class Postgres:
     folder: Path
     port: int = 5432
     fast: bool = False
-    """No fsync: for tests, where a crash of the machine loses nothing of worth."""
+    """No fsync: for tests, where a crash of the machine loses nothing of worth; one of the server loses no commit."""
     listen: str = ""
     """TCP addresses; empty is the socket alone."""
     sockets: Path | None = None
