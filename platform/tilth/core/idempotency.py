@@ -19,7 +19,6 @@ from tilth.core.crash import crash_point
 from tilth.core.errors import Busy, Invalid, Unprocessable
 from tilth.core.models import FirstReply
 from tilth.core.scope import in_tenant
-from tilth.core.sealing import opened, sealed
 
 REMEMBERED = timedelta(minutes=10)
 LONGEST_KEY = 255
@@ -94,13 +93,12 @@ def once(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) ->
 def _reply(*, tenant: UUID, request: Asked, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     _lock(tenant, request)
     found = _first(request)
-    if found is None:
-        rendered = JSONRenderer().render(make())
-        FirstReply.objects.filter(created_at__lt=now() - REMEMBERED).delete()
-        FirstReply.objects.create(request=request.fingerprint, key=request.key, body=sealed(rendered))
-    else:
-        rendered = opened(found.body)
-    return dict(json.loads(rendered))
+    if found is not None:
+        return dict(found.body)
+    reply: dict[str, Any] = json.loads(JSONRenderer().render(make()))
+    FirstReply.objects.filter(created_at__lt=now() - REMEMBERED).delete()
+    FirstReply.objects.create(request=request.fingerprint, key=request.key, body=reply)
+    return reply
 
 
 def _lock(tenant: UUID, request: Asked) -> None:

@@ -7,6 +7,7 @@ from django.db import models
 from tilth.core.clock import now
 from tilth.core.ids import uuid7
 from tilth.core.scope import current_tenant
+from tilth.core.sealed import SealedJSON
 
 M = TypeVar("M", bound=models.Model)
 
@@ -57,8 +58,8 @@ class FirstReply(TenantModel):
     """sha256 over who asked, method, path and body."""
     key = models.CharField(max_length=255, default="")
     """The Idempotency-Key, if one was sent."""
-    body = models.JSONField()
-    """Sealed (core.sealing): it may hold a key or a token that is shown once."""
+    body = SealedJSON()
+    """It may hold a key or a token that is shown once."""
 
     class Meta(TenantModel.Meta):
         indexes = [
