@@ -36,13 +36,7 @@ def run(*, full: bool) -> list[dict[str, str]]:
     """Alone for latency, 32 and 64 clients for throughput; gateway and fake by turns, the median of the rounds."""
     rounds, seconds = (5, 5.0) if full else (3, 2.0)
     with ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(prefix="tilth-b-"))
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        home.chmod(0o755)
-        server = Postgres(home / "pg")
-        server.folder.mkdir()
-        server.start()
-        stack.callback(server.stop)
+        home, server = stack.enter_context(database())
         env = environment(home, server)
         keys = prepare(server, env)
         fake = stack.enter_context(served("tilth.dataplane.fake_predictions:application", env, home))
@@ -104,6 +98,21 @@ def sums(server: Postgres) -> dict[str, str]:
 
 
 ANSWERED = [0]
+
+
+@contextmanager
+def database() -> Iterator[tuple[Path, Postgres]]:
+    """A fresh folder with a server in it, for the time of the block."""
+    home = Path(tempfile.mkdtemp(prefix="tilth-b-"))
+    home.chmod(0o755)
+    server = Postgres(home / "pg")
+    server.folder.mkdir()
+    try:
+        server.start()
+        yield home, server
+    finally:
+        server.stop()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def environment(home: Path, server: Postgres) -> dict[str, str]:

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from tilth.local.ports import listener
 from tilth.local.postgres import ADMIN, Postgres
 from tilth.tenants.keys import new_key
 
-from tests.bench.bench_gateway import MODEL, TENANTS, environment, folding, prepare, request, served
+from tests.bench.bench_gateway import MODEL, TENANTS, database, environment, folding, prepare, request, served
 
 NAME = "gateway_soak"
 REQUESTS = (20_000, 1_000_000)
@@ -82,13 +80,7 @@ class Soaked:
 def soak(requests: int) -> Soaked:
     """Asks so often, by CLIENTS at a time, and looks at the process all the while."""
     with ExitStack() as stack:
-        home = Path(tempfile.mkdtemp(prefix="tilth-b-"))
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        home.chmod(0o755)
-        server = Postgres(home / "pg")
-        server.folder.mkdir()
-        server.start()
-        stack.callback(server.stop)
+        home, server = stack.enter_context(database())
         env = environment(home, server)
         hot = prepare(server, env)
         cold = plant_cold(server)

@@ -56,7 +56,10 @@ def test_a_lock_that_names_another_living_process_does_not_keep_it_from_starting
     lock.write_text(f"{os.getpid()}\n{server.data}\n0\n5432\n\n\n0 0\n")
     shutil.copy(lock, server.run / ".s.PGSQL.5432.lock")
     server.start()
-    server.stop()
+    try:
+        assert one(server, OWNER, "SELECT 42") == 42
+    finally:
+        server.stop()
 
 
 def test_two_servers_run_side_by_side_and_no_role_is_mighty() -> None:
@@ -125,6 +128,9 @@ def test_a_socket_beside_a_long_path_serves_the_second_start_too(short_folder: P
         for _ in range(2):
             server = Postgres(var / "postgres", sockets=socket_folder(var / "postgres", var), fast=True)
             server.start()
-            server.stop()
+            try:
+                assert one(server, OWNER, "SELECT 42") == 42
+            finally:
+                server.stop()
     finally:
         forget_aside(var)

@@ -151,6 +151,7 @@ def test_daemons_of_a_crashed_child_are_ended_before_it_starts_again(supervise: 
 def test_a_killed_supervisor_takes_its_children_with_it(supervise: Callable[[str], Supervised]) -> None:
     one = supervise(f'add("one", {SLEEPER!r}); add("two", {SLEEPER!r})')
     eventually(lambda: "all up" in one.said())
+    assert len(one.left()) > 0
     one.process.kill()
     eventually(lambda: one.left() == [])
 

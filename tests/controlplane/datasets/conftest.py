@@ -1,12 +1,15 @@
 """Files made in place, as the thin app would have stored them, and a face to check them against."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from tilth.contract.vertical import FieldKind, Schema, SchemaField
+
+from tests.web import Web, start
 
 TEXT = SchemaField(role="text", kind=FieldKind.TEXT, title="Message", aliases=("message", "utterance"))
 LABEL = SchemaField(role="label", kind=FieldKind.LABEL, title="Intent", aliases=("intent", "category"))
@@ -71,3 +74,19 @@ def stored_file(artifacts: Path) -> Callable[..., Any]:
 def jsonl(*objects: Any) -> bytes:
     """JSON Lines."""
     return "".join(json.dumps(each) + "\n" for each in objects).encode()
+
+
+@pytest.fixture(scope="module")
+def web(database: Any) -> Iterator[Web]:
+    """A web process for the tests of a module."""
+    running = start()
+    yield running
+    running.process.kill()
+    running.process.wait(10)
+
+
+@pytest.fixture
+def sdk(web: Web, tenant: Any) -> Iterator[openai.OpenAI]:
+    """The unmodified SDK with the tenant's key, speaking to it."""
+    with web.sdk(tenant) as client:
+        yield client

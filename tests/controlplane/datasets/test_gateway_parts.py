@@ -29,20 +29,6 @@ PIECES = [CONTENT[begin : begin + PART] for begin in range(0, len(CONTENT), PART
 ROWS = "SELECT count(*) FROM datasets_file WHERE tenant_id = %s"
 
 
-@pytest.fixture(scope="module")
-def web(database: Any) -> Iterator[Web]:
-    running = start()
-    yield running
-    running.process.kill()
-    running.process.wait(10)
-
-
-@pytest.fixture
-def sdk(web: Web, tenant: Any) -> Iterator[openai.OpenAI]:
-    with web.sdk(tenant) as client:
-        yield client
-
-
 def opened(sdk: openai.OpenAI, size: int = len(CONTENT)) -> str:
     return sdk.uploads.create(bytes=size, filename="rows.csv", mime_type="text/csv", purpose="fine-tune").id
 

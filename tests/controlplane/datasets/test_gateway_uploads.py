@@ -28,20 +28,6 @@ BOUNDARY = "b0undary"
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def web(database: Any) -> Iterator[Web]:
-    running = start()
-    yield running
-    running.process.kill()
-    running.process.wait(10)
-
-
-@pytest.fixture
-def sdk(web: Web, tenant: Any) -> Iterator[openai.OpenAI]:
-    with web.sdk(tenant) as client:
-        yield client
-
-
 def form(content: bytes, name: str = "rows.csv") -> tuple[bytes, bytes]:
     head = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
