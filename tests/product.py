@@ -84,18 +84,25 @@ class Product:
         assert self.process.poll() is None, self.said()
 
     def processes(self) -> dict[int, str]:
-        """Command lines of the living processes that work for this folder, wherever they hang in the tree."""
+        """Command lines of the living processes that work for this folder, wherever they hang in the tree.
+
+        A title, as Ray's processes give themselves one, overwrites command line and environment: open files still tell.
+        """
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 marked = f"TILTH_STACK={self.var}".encode() in (folder / "environ").read_bytes().split(b"\0")
                 inside = os.readlink(folder / "cwd").startswith(str(self.var))
+                if words and (marked or inside or f"{self.var}/" in words or self._open_in(folder)):
+                    found[int(folder.name)] = words
             except OSError:
                 continue
-            if words and (marked or inside or f"{self.var}/" in words):
-                found[int(folder.name)] = words
         return found
+
+    def _open_in(self, folder: Path) -> bool:
+        """Whether the process of this folder of /proc holds a file of ours open."""
+        return any(os.readlink(link).startswith(f"{self.var}/") for link in (folder / "fd").iterdir())
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)

@@ -7,7 +7,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,13 @@ def wait_for(holds: Callable[[], object], within_s: float = 120.0) -> None:
         time.sleep(0.2)
 
 
-def listeners(pids: set[int]) -> dict[int, tuple[bool, int]]:
-    """Port → (on loopback only, process) of every TCP socket on which these processes listen."""
-    inodes = {}
+def listeners(pids: Iterable[int]) -> dict[int, tuple[bool, list[int]]]:
+    """Port → (on loopback only, processes that hold it) of every TCP socket on which these processes listen."""
+    holders = defaultdict(list)
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").glob("*"):
             try:
-                inodes[os.readlink(link)] = pid
+                holders[os.readlink(link)].append(pid)
             except OSError:
                 continue
     found = {}
@@ -62,9 +63,9 @@ def listeners(pids: set[int]) -> dict[int, tuple[bool, int]]:
         for line in Path(table).read_text().splitlines()[1:]:
             fields = line.split()
             address, _, port = fields[1].partition(":")
-            owner = inodes.get(f"socket:[{fields[9]}]")
-            if fields[3] == LISTENING and owner is not None:
-                found[int(port, 16)] = (address in LOOPBACK, owner)
+            owners = holders.get(f"socket:[{fields[9]}]")
+            if fields[3] == LISTENING and owners:
+                found[int(port, 16)] = (address in LOOPBACK, owners)
     return found
 
 
@@ -127,7 +128,7 @@ def strangers_answers(env: dict[str, str], ports: list[int]) -> dict[int, str]:
 def test_two_stacks_run_side_by_side(stack: Any, other_stack: Any) -> None:
     assert stack.url != other_stack.url
     assert [status(f"{each.url}/healthz") for each in (stack, other_stack)] == [200, 200]
-    first, second = (set(listeners(set(each.processes()))) for each in (stack, other_stack))
+    first, second = (set(listeners(each.processes())) for each in (stack, other_stack))
     assert first & second == set()
 
 
@@ -135,14 +136,16 @@ def compared(stack: Any) -> tuple[list[Any], list[Listed]]:
     """(listeners that the table does not know, rows that nobody listens for)."""
     processes, told = stack.processes(), listed()
     unknown, found = [], set()
-    open_ports = listeners(set(processes))
+    open_ports = listeners(processes)
     answers = strangers_answers(stack.env, sorted(open_ports))
-    for port, (closed, pid) in sorted(open_ports.items()):
-        seen = (closed, answers[port])
-        matching = [row for row in told if row.process in processes[pid] and (row.loopback, row.answer) == seen]
+    for port, (closed, owners) in sorted(open_ports.items()):
+        seen, commands = (closed, answers[port]), [processes[pid] for pid in owners]
+        matching = [
+            row for row in told if (row.loopback, row.answer) == seen and any(row.process in c for c in commands)
+        ]
         found |= set(matching)
         if not matching:
-            unknown.append((port, processes[pid][:90], "loopback" if closed else "all addresses", answers[port]))
+            unknown.append((port, commands[0][:90], "loopback" if closed else "all addresses", answers[port]))
     return unknown, [row for row in told if row not in found]
 
 
