@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 from tilth.dataplane.fake_predictions import FakePredictions, running
 from tilth.dataplane.keys import signing_key
-from tilth.gateway import upstream
+from tilth.gateway import http1, upstream
 from tilth.usage.fold import fold_once
 from tilth.usage.models import Price
 
@@ -17,6 +17,7 @@ from tests.controlplane.gateway_rig import Served, Stack, deploy, events, eventu
 from tests.network import BROKEN, SLOW, Fault, Network, network
 
 PATIENCE_S = 1.0
+SILENCE_S = 0.2
 
 
 @pytest.fixture
@@ -69,3 +70,30 @@ def test_a_prediction_over_a_slow_network_is_answered_and_billed_once(
     assert stack.ask(ready.key).status == 200
     assert time.monotonic() - begun > network.delay_s / 2
     assert len(events(sums_db, ready)) == 1
+
+
+def test_a_request_that_the_network_swallowed_is_given_up_long_before_the_gateways_patience_ends(
+    cable: tuple[Network, Stack], ready: Any, sums_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, stack = cable
+    monkeypatch.setattr(http1, "SILENCE_S", SILENCE_S)
+    assert stack.ask(ready.key).status == 200
+    network.fault = Fault.HALF_OPEN
+    begun = time.monotonic()
+    refused = stack.ask(ready.key)
+    assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "data_plane_down", "1")
+    assert time.monotonic() - begun < upstream.PATIENCE_S / 3
+    assert network.hurt == 2, "the request, and the question whether anybody is there"
+    network.fault = Fault.NONE
+    assert stack.ask(ready.key).status == 200
+    assert eventually(lambda: fold_once() >= 0 and held(sums_db, ready) == [])
+
+
+def test_a_slow_answer_of_a_server_that_is_there_is_waited_for(
+    cable: tuple[Network, Stack], ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, stack = cable
+    monkeypatch.setattr(http1, "SILENCE_S", SILENCE_S)
+    stack.plane.delay_s = 6 * SILENCE_S
+    assert stack.ask(ready.key).status == 200
+    assert network.passed > 2, "it was asked whether it is there"
