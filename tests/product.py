@@ -84,12 +84,14 @@ class Product:
         assert self.process.poll() is None, self.said()
 
     def processes(self) -> dict[int, str]:
-        """Command lines of the living processes that work for this folder, wherever they hang in the tree.
+        """Command lines of the living processes that work for this folder, wherever they hang; not of its supervisor.
 
         A title, as Ray's processes give themselves one, overwrites command line and environment: open files still tell.
         """
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
+            if int(folder.name) == self.process.pid:
+                continue
             try:
                 words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 marked = f"TILTH_STACK={self.var}".encode() in (folder / "environ").read_bytes().split(b"\0")

@@ -24,7 +24,7 @@ NAMESPACE = "tilth"
 HEARS_S = 2.0
 """A trainer that is well has heard a wish by then."""
 WARM_AFTER_S = 8.0
-"""The next trainer is warmed this long after a job began: not while it takes its first steps."""
+"""The next trainer is warmed this long after a job began, not while it takes its first steps; or when it has ended."""
 
 
 class Trainer:
@@ -142,8 +142,8 @@ class TrainerPool:
         return None
 
     async def _watch(self, key: tuple[str, int], spec: JobSpec) -> None:
-        attempt = self._attempts[key]
-        self._background(self._warm_one(WARM_AFTER_S))
+        attempt, ended = self._attempts[key], asyncio.Event()
+        self._background(self._warm_one(ended))
         try:
             await attempt.trainer.run.remote(spec)
             attempt.state = JobState.FINISHED
@@ -153,11 +153,15 @@ class TrainerPool:
         except RayError as bug:
             log.error("attempt %s of job %s: %s", spec.attempt, spec.job, bug)
             attempt.state = JobState.FINISHED
+        ended.set()
         ray.kill(attempt.trainer)
         attempt.trainer = None
 
-    async def _warm_one(self, after_s: float = 0.0) -> None:
-        await asyncio.sleep(after_s)
+    async def _warm_one(self, ended: asyncio.Event | None = None) -> None:
+        """One more, beside a job's first steps only if that has ended."""
+        if ended is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), WARM_AFTER_S)
         trainer = new_trainer(self._settings)
         try:
             await trainer.ready.remote()

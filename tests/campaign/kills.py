@@ -9,12 +9,15 @@ from collections.abc import Callable
 
 import psutil
 
+from tests.memory_group import MemoryGroup, memory_group
 from tests.network import Fault
 from tests.product import Product
 
 FIND_S = 180.0
 HANG_S = 8.0
 """For which what ends by itself lasts."""
+AMPLE, GROWN, SCARCE = 1 << 40, 64 << 20, 2 << 20
+"""Bytes: enough for all; what a trainer takes before memory runs out; what it and the host may still take then."""
 Find = Callable[[Product], list[int]]
 Harm = Callable[[Product], int]
 
@@ -87,6 +90,48 @@ def full(name: str) -> Harm:
     return fill
 
 
+def out_of_memory(product: Product) -> int:
+    """Where a trainer and the host that serves everybody live, memory is out; how many trainers the kernel took."""
+    trainers, hosts = named("Trainer.run"), named("ServeReplica:tilth:host-")
+    end = time.monotonic() + FIND_S
+    while time.monotonic() < end:
+        with memory_group() as group:
+            if group is None:  # nothing can be limited here; the campaign's table says how often it was
+                return 0
+            serving = hosts(product)
+            if learning := trainers(product):
+                group.take([*learning, *serving])
+                _starve(group, learning[0])
+            assert set(serving) <= set(hosts(product)), "the kernel took a host that serves all customers"
+            if group.kills():
+                return group.kills()
+        time.sleep(0.05)
+    raise AssertionError("memory did not run out")
+
+
+def _starve(group: MemoryGroup, trainer: int) -> None:
+    """Until the kernel has taken something, or the trainer has ended; the limit falls once its death will free much.
+
+    It frees it in the course of some 50 ms: who asks meanwhile would be taken next, so the limit is lifted at once.
+    """
+    with contextlib.suppress(psutil.NoSuchProcess):
+        before, starved = _private(trainer), False
+        while not group.kills():
+            if not starved and _private(trainer) > before + GROWN:
+                group.limit(SCARCE)
+                starved = True
+            elif starved and not psutil.pid_exists(trainer):
+                break
+            time.sleep(0.001)
+    group.limit(AMPLE)
+
+
+def _private(pid: int) -> int:
+    """Bytes of a process that nobody shares and that come back when it dies."""
+    memory = psutil.Process(pid).memory_info()
+    return int(memory.rss - memory.shared)
+
+
 def supervisor(product: Product) -> int:
     """Killed, and started again as an operator's init system would."""
     product.process.kill()
@@ -97,6 +142,7 @@ def supervisor(product: Product) -> int:
 
 KINDS: dict[str, Harm] = {
     "trainer": killed(named("Trainer.run")),
+    "out of memory": out_of_memory,
     "hung trainer": stopped(named("Trainer.run")),
     "trainer pool": killed(named("TrainerPool")),
     "host": killed(named("ServeReplica:tilth:host-")),

@@ -15,6 +15,7 @@ RUNS = (
         "trainer",
         "worker",
         "host",
+        "out of memory",
         "hung trainer",
         "web and gateway",
         "ingress",
