@@ -222,8 +222,9 @@ def _facts(group: list[Place]) -> Values:
 
 
 def _refusal(place: Place, rooms: pq.abc.PGresult) -> PaymentRequired:
-    """By the budget that has less left."""
-    scarce = min((_room(rooms, row) for row in range(rooms.ntuples)), key=lambda room: room.left_micro_usd)
+    """By the budget that has less left; where there is none, as of a tenant that was just erased, nothing is left."""
+    found = [_room(rooms, row) for row in range(rooms.ntuples)] or [Room(False, 0, 0, 0)]
+    scarce = min(found, key=lambda room: room.left_micro_usd)
     return scarce.refusal(place.amount_micro_usd)
 
 

@@ -12,6 +12,7 @@ from tilth.registry.folders import VerifiedFolder
 from tilth.serving import services as serving
 from tilth.training.attempts import attempt_locked
 from tilth.training.effects import span_close, span_is_open
+from tilth.training.leftovers import remove_later
 from tilth.training.models import Checkpoint, Job
 from tilth.training.states import MAX_LOSSES, State, Stop
 from tilth.training.story import tell
@@ -145,6 +146,7 @@ def _leave(job: Job, state: State, point: str) -> None:
     job.state, job.stop = state, Stop.NONE
     job.finished_at, job.eta_s = now(), None
     job.save()
+    remove_later(job)
     crash_point(f"{point}.saved")
     wake_worker()
 

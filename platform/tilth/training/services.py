@@ -22,6 +22,7 @@ from tilth.datasets.selectors import file_get
 from tilth.tenants.principal import Principal
 from tilth.tenants.services import audit
 from tilth.training.estimates import cap_ms, estimate_ms, least_memory_mb, ms_per_row
+from tilth.training.leftovers import remove_later
 from tilth.training.models import Job
 from tilth.training.queue import finished_rates
 from tilth.training.states import ACTIVE, State, Stop
@@ -113,6 +114,7 @@ def job_cancel(*, tenant: UUID, by: Principal, job: UUID) -> None:
     else:
         _release(found)
         found.state, found.finished_at = State.CANCELLED, now()
+        remove_later(found)
     _asked(found, by, "cancel", "The job has been cancelled" if found.finished_at else "Cancelling the job")
 
 

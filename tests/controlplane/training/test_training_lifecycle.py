@@ -8,7 +8,9 @@ from uuid import UUID
 import psycopg
 import pytest
 from django.conf import settings
+from tilth.contract.digest import MANIFEST
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
+from tilth.core import storage
 from tilth.core.errors import Invalid, NotFound
 from tilth.core.scope import tenant_scope
 from tilth.dataplane.fake_trainer import Script
@@ -17,6 +19,7 @@ from tilth.serving.selectors import served_model
 from tilth.training import services
 from tilth.training.models import Event
 from tilth.training.states import MAX_LOSSES, State
+from tilth.training.tasks import remove_checkpoints
 
 
 def scalar(db: psycopg.Connection, sql: str, *values: Any) -> Any:
@@ -125,6 +128,32 @@ def test_a_killed_trainers_job_goes_on_from_its_last_checkpoint(
     assert started.data == {"resumed_from_step": 5}
     assert [attempt for attempt, _ in spans(sums_db, job)] == [1, 2]
     assert_settled(sums_db, job)
+
+
+@pytest.mark.parametrize("how", ["succeeded", "cancelled"])
+def test_the_checkpoints_of_an_ended_job_are_removed_and_its_model_stays(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection, how: str
+) -> None:
+    rig.plane.script = lambda spec: Script(dies_after=7 if spec.attempt == 1 else None)
+    job = rig.queued(tenant)
+    queued = (
+        "SELECT count(*) FROM procrastinate_jobs WHERE task_name = 'training.remove_checkpoints' AND args->>'job' = %s"
+    )
+    attempts = storage.path(tenant.id, "jobs", job.hex, "attempts")
+    rig.turn()
+    assert scalar(sums_db, queued, job.hex) == 0
+    kept = [name for name in storage.walk(attempts) if "/checkpoints/" in name]
+    assert kept, "the next attempt goes on from it"
+    if how == "cancelled":
+        services.job_cancel(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.turn()
+    assert rig.job(tenant, job).state == how
+    assert scalar(sums_db, queued, job.hex) == 1
+    for _ in range(2):
+        remove_checkpoints(tenant=tenant.id.hex, job=job.hex)
+    left = list(storage.walk(attempts))
+    assert [name for name in left if "/checkpoints/" in name] == []
+    assert (f"2/model/{MANIFEST}" in left) == (how == "succeeded")
 
 
 def test_attempts_lost_in_a_row_without_a_checkpoint_fail_the_job_with_a_code(
