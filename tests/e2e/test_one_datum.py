@@ -60,6 +60,11 @@ def test_a_row_becomes_an_invoice_line_to_the_cent(stack: Any) -> None:
     assert any("Files validated" in event.message for event in events)
     assert client.fine_tuning.jobs.checkpoints.list(job.id).data[0].fine_tuning_job_id == job.id
 
+    (results,) = job.result_files
+    header, first, *_ = client.files.content(results).text.splitlines()
+    assert header.startswith("step,rung,train_loss,valid_loss,valid_accuracy")
+    assert ",probe," in first
+
     model = job.fine_tuned_model
     assert model is not None
     assert model in [each.id for each in client.models.list()]

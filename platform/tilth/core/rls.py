@@ -136,6 +136,30 @@ class TenantTable(Sql):
         ]
 
 
+class TenantReference(Sql):
+    """The composite foreign key of a reference that a locked table got later."""
+
+    def __init__(self, model: str, field: str) -> None:
+        self.model = model
+        self.field = field
+
+    def describe(self) -> str:
+        """For ``migrate``'s output."""
+        return f"Keep {self.model}.{self.field} inside its tenant"
+
+    def forwards(self, app_label: str, state: Any) -> list[str]:
+        """The constraint."""
+        model = state.apps.get_model(app_label, self.model)
+        column = model._meta.get_field(self.field).column
+        return [_reference(model._meta.db_table, column, dict(_references(model))[column])]
+
+    def backwards(self, app_label: str, state: Any) -> list[str]:
+        """Drops it."""
+        model = state.apps.get_model(app_label, self.model)
+        table = model._meta.db_table
+        return [f'ALTER TABLE "{table}" DROP CONSTRAINT "{_name(table, model._meta.get_field(self.field).column)}"']
+
+
 class LookupPolicy(Sql):
     """A read before the tenant is known: the app sees the rows whose column equals a setting (a key's hash, a user)."""
 

@@ -9,7 +9,9 @@ from tilth.core.models import TenantForeignKey, TenantModel
 from tilth.core.sealed import SealedJSON, SealedText
 
 PURPOSES = ("fine-tune", "assistants", "batch", "evals", "user_data", "vision")
-"""OpenAI's purposes; only ``fine-tune`` files are read by anybody."""
+"""OpenAI's purposes of what customers upload; only ``fine-tune`` files are read by anybody."""
+RESULTS = "fine-tune-results"
+"""Of what a job leaves."""
 
 
 class File(TenantModel):
@@ -20,7 +22,7 @@ class File(TenantModel):
         PROCESSED = "processed"
         ERROR = "error"
 
-    purpose = models.CharField(max_length=20, choices=[(p, p) for p in PURPOSES])
+    purpose = models.CharField(max_length=20, choices=[(p, p) for p in (*PURPOSES, RESULTS)])
     filename = models.CharField(max_length=255)
     bytes = models.BigIntegerField(default=0)
     sha256 = models.CharField(max_length=64, default="")

@@ -17,7 +17,7 @@ from tilth.core.keystore import KeyDestroyed
 from tilth.core.scope import in_tenant
 from tilth.core.storage import StoredObject
 from tilth.datasets.freezing import dataset_freeze
-from tilth.datasets.models import PURPOSES, File
+from tilth.datasets.models import PURPOSES, RESULTS, File
 from tilth.datasets.recipes import SplitOptions
 from tilth.datasets.sandbox import run_child
 from tilth.datasets.selectors import living
@@ -60,6 +60,17 @@ def file_create(
     audit(by.actor, "file.create", file.hex, filename=filename, bytes=stored.size, sha256=stored.sha256)
     if purpose == "fine-tune":
         _later("datasets.check_file", tenant=tenant.hex, file=file.hex)
+    return made
+
+
+@in_tenant
+def result_create(*, tenant: UUID, file: UUID, filename: str, stored: StoredObject) -> File:
+    """The row of a file that a job has made; it is the customer's as if it were uploaded."""
+    made = File.objects.create(
+        id=file, filename=filename, purpose=RESULTS, bytes=stored.size, sha256=stored.sha256, path=stored.path,
+        status=File.Status.PROCESSED,
+    )  # fmt: skip
+    audit("system", "file.create", file.hex, filename=filename, bytes=stored.size, sha256=stored.sha256)
     return made
 
 

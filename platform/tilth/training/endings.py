@@ -7,6 +7,7 @@ from tilth.core.clock import now
 from tilth.core.crash import crash_point
 from tilth.core.scope import in_tenant
 from tilth.core.wake import wake_worker
+from tilth.datasets import services as datasets
 from tilth.registry import services as registry
 from tilth.registry.folders import VerifiedFolder
 from tilth.serving import services as serving
@@ -14,13 +15,16 @@ from tilth.training.attempts import attempt_locked
 from tilth.training.effects import span_close, span_is_open
 from tilth.training.leftovers import remove_later
 from tilth.training.models import Checkpoint, Job
+from tilth.training.results import FILENAME, Results
 from tilth.training.states import MAX_LOSSES, State, Stop
 from tilth.training.story import tell
 from tilth.usage import services as usage
 
 
 @in_tenant
-def attempt_succeeded(*, tenant: UUID, job: UUID, attempt: int, folder: VerifiedFolder, facts: dict[str, Any]) -> None:
+def attempt_succeeded(
+    *, tenant: UUID, job: UUID, attempt: int, folder: VerifiedFolder, results: Results, facts: dict[str, Any]
+) -> None:
     """The model is made and deployed under its own name, in the same transaction that ends the job.
 
     ``facts`` is the data of the trainer's ``succeeded`` event.
@@ -31,6 +35,9 @@ def attempt_succeeded(*, tenant: UUID, job: UUID, attempt: int, folder: Verified
     crash_point("finish.model_made")
     serving.deployment_create(tenant=tenant, name=model.name, model=model.id)
     crash_point("finish.deployed")
+    found.result_file = datasets.result_create(
+        tenant=tenant, file=results.file, filename=FILENAME, stored=results.stored
+    )
     found.fine_tuned_model = model.name
     found.trained_tokens = facts.get("trained_tokens")
     found.progress = 1.0

@@ -65,6 +65,8 @@ class Job(TenantModel):
     trained_tokens = models.BigIntegerField(null=True)
     error = SealedJSON(null=True)
     """{code, message, param} of a failed job."""
+    result_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
+    """Its metrics as CSV, once it has succeeded."""
     fine_tuned_model = models.CharField(max_length=200, null=True)
 
     class Meta(TenantModel.Meta):

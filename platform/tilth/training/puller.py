@@ -29,6 +29,7 @@ from tilth.training.endings import (
 from tilth.training.places import inside
 from tilth.training.queue import Attempt, active_attempts
 from tilth.training.reports import last_words, stop_mode
+from tilth.training.results import results_store
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +125,9 @@ class Puller:
             self._give_up(attempt, f"its model was refused: {error}")
             return
         crash_point("finish.verified")
+        results = results_store(tenant=attempt.tenant, job=attempt.job)
         try:
-            attempt_succeeded(**_who(attempt), folder=folder, facts=data)
+            attempt_succeeded(**_who(attempt), folder=folder, results=results, facts=data)
         except (DataError, ValueError, TypeError, OverflowError) as error:
             self._give_up(attempt, f"its last word cannot be kept: {error}")
             return

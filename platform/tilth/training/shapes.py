@@ -41,7 +41,7 @@ def job_shape(view: JobView) -> dict[str, Any]:
         "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         "training_file": public("file", job.training_file_id),
         "validation_file": public("file", job.validation_file_id) if job.validation_file_id else None,
-        "result_files": [],
+        "result_files": [public("file", job.result_file_id)] if job.result_file_id else [],
         "seed": job.options.get("seed", 0),
         "trained_tokens": job.trained_tokens,
         "estimated_finish": _finish(job),

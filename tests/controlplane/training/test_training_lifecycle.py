@@ -1,5 +1,7 @@
 """Jobs from created to a deployed model, and every other way in which they end."""
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,12 +14,16 @@ from tilth.contract.digest import MANIFEST
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.core import storage
 from tilth.core.errors import Invalid, NotFound
+from tilth.core.ids import parse
 from tilth.core.scope import tenant_scope
 from tilth.dataplane.fake_trainer import Script
+from tilth.datasets.selectors import file_get
 from tilth.registry.selectors import model_get
 from tilth.serving.selectors import served_model
 from tilth.training import services
 from tilth.training.models import Event
+from tilth.training.selectors import job_get
+from tilth.training.shapes import job_shape
 from tilth.training.states import MAX_LOSSES, State
 from tilth.training.tasks import remove_checkpoints
 
@@ -128,6 +134,33 @@ def test_a_killed_trainers_job_goes_on_from_its_last_checkpoint(
     assert started.data == {"resumed_from_step": 5}
     assert [attempt for attempt, _ in spans(sums_db, job)] == [1, 2]
     assert_settled(sums_db, job)
+
+
+def test_a_finished_job_leaves_its_metrics_as_a_file_of_the_customer(
+    rig: Any, tenant: Any, other_tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    rig.plane.script = lambda spec: Script(dies_after=7 if spec.attempt == 1 else None)
+    job = rig.queued(tenant)
+    rig.turn()
+    assert job_shape(job_get(tenant=tenant.id, job=job))["result_files"] == []
+    rig.turn()
+    (named,) = job_shape(job_get(tenant=tenant.id, job=job))["result_files"]
+    file = file_get(tenant=tenant.id, file=parse("file", named))
+    assert (file.purpose, file.filename, file.status) == ("fine-tune-results", "step_metrics.csv", "processed")
+    rows = list(csv.DictReader(io.StringIO(storage.read(file.path).decode())))
+    with tenant_scope(tenant.id):
+        told = [event.data for event in Event.objects.filter(job_id=job, kind=EventKind.METRICS).order_by("number")]
+    steps = list(dict.fromkeys(data["step"] for data in told))
+    assert len(told) > len(steps), "steps after the last checkpoint were done again"
+    assert [int(row["step"]) for row in rows] == steps
+    newest = {data["step"]: data["train_loss"] for data in told}
+    assert {int(row["step"]): float(row["train_loss"]) for row in rows} == newest
+    assert "progress" not in rows[0]
+    with pytest.raises(NotFound):
+        file_get(tenant=other_tenant.id, file=file.id)
+    kept = sums_db.execute("SELECT count(*) FROM datasets_file WHERE purpose = 'fine-tune-results' AND tenant_id = %s",
+                           [tenant.id])  # fmt: skip
+    assert kept.fetchone() == (1,)
 
 
 @pytest.mark.parametrize("how", ["succeeded", "cancelled"])

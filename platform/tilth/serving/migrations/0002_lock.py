@@ -6,5 +6,5 @@ from tilth.core.rls import TenantTable
 
 
 class Migration(migrations.Migration):
-    dependencies = [("serving", "0001_initial")]
+    dependencies = [("serving", "0001_initial"), ("registry", "0003_lock")]
     operations = [TenantTable("Deployment", system_reads=True)]
