@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from tilth.contract.errors import GrantRefused, SealBroken
 from tilth.contract.messages import (
+    EmbedRequest,
     EventsPage,
     EventsQuery,
     Health,
@@ -75,6 +76,8 @@ class Ingress:
                 return await self._health()
             case "POST", ["predictions"]:
                 return await self._predict(await _read(request, PredictRequest))
+            case "POST", ["embeddings"]:
+                return await self._embed(await _read(request, EmbedRequest))
             case "POST", ["deployments", "load"]:
                 return await self._load(await _read(request, LoadRequest))
             case "PUT", ["jobs", job, attempt] if ATTEMPT.fullmatch(attempt):
@@ -96,6 +99,12 @@ class Ingress:
         if host is None:
             return fault(422, "no_such_base", f"no host for the base model {message.model.base_model}")
         return await host.predict.remote(message)  # type: ignore[no-any-return]
+
+    async def _embed(self, message: EmbedRequest) -> Answer:
+        host = self._hosts.get(message.base_model)
+        if host is None or (message.model is not None and message.model.base_model != message.base_model):
+            return fault(422, "no_such_base", f"no host for the base model {message.base_model}")
+        return await host.embed.remote(message)  # type: ignore[no-any-return]
 
     async def _load(self, message: LoadRequest) -> Answer:
         host = self._hosts.get(message.model.base_model)

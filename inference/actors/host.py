@@ -1,7 +1,7 @@
 """The host: a Serve deployment that keeps one base model and answers for many adapters."""
 
 from ray import serve
-from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
+from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
 from inference.faults import Faulty
@@ -28,6 +28,10 @@ class Host:
     async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
         """Answers rows by one model."""
         return await self._answering.predict(request)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply | Faulty:
+        """Unit vectors of texts, by one model's encoder."""
+        return await self._answering.embed(request)
 
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""

@@ -2,12 +2,12 @@
 
 import torch
 from tilth.contract.errors import ContractError
-from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
+from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
 from inference.adapters.batcher import Overloaded
 from inference.adapters.folder import FolderRefused
-from inference.adapters.service import BaseService, MixedAnswer
+from inference.adapters.service import BaseService, MixedAnswer, TooLong
 from inference.engine.base_models import load_base
 from inference.engine.errors import JobFault
 from inference.faults import Faulty, fault
@@ -30,6 +30,13 @@ class Answering:
         except (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError) as error:
             return _answered(error)
 
+    async def embed(self, request: EmbedRequest) -> EmbedReply | Faulty:
+        """Unit vectors of texts."""
+        try:
+            return await self.service.embed(request)
+        except (Overloaded, MixedAnswer, ContractError, FileNotFoundError) as error:
+            return _answered(error)
+
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""
         try:
@@ -46,6 +53,8 @@ def _answered(error: Exception) -> Faulty:
             return fault(503, "digest_mismatch", str(error))
         case FolderRefused():
             return fault(422, "model_refused", str(error))
+        case TooLong():
+            return fault(422, "input_too_long", str(error))
         case FileNotFoundError():
             return fault(422, "model_missing", f"the model's folder is not in storage: {error}")
     return fault(422, "refused", str(error))

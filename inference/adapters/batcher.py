@@ -28,8 +28,9 @@ class Overloaded(Exception):
 
 @dataclass(frozen=True)
 class Answered:
-    """One row's logits [classes], with the digest and generation read from the slot table after the forward."""
+    """One row's vector [hidden] and logits [classes], with what the slot table said after the forward."""
 
+    vector: Tensor
     logits: Tensor
     digest: str
     generation: int
@@ -138,7 +139,7 @@ class Batcher:
         vectors = self._model.vectors(*padded([each.ids for each in batch]), slots)
         table = self._model.table
         answers = [
-            Answered(self._model.logits(vector, slot), table.digest(slot), table.generations[slot])
+            Answered(vector, self._model.logits(vector, slot), table.digest(slot), table.generations[slot])
             for vector, slot in zip(vectors, slots, strict=True)
         ]
         for each, answer in zip(batch, answers, strict=True):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tilth.contract.digest import MANIFEST, folder_digest
@@ -48,6 +49,12 @@ class AdapterFolder:
     def rank(self) -> int:
         """The largest rank of its layers; 0 for a probe."""
         return max((weights.a.shape[0] for weights in self.lora.values()), default=0)
+
+
+def bare(digest: str, width: int) -> AdapterFolder:
+    """Changes nothing and has no class: in a slot of its own the base answers alone, beside everybody else's rows."""
+    head = {"weight": torch.zeros(0, width), "bias": torch.zeros(0)}
+    return AdapterFolder({}, 0.0, head, {}, {}, digest)
 
 
 def pack_folder(

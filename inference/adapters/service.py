@@ -1,15 +1,27 @@
 """Answers the contract's predictions from one base: encode, batch, decode."""
 
 import asyncio
+import base64
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from tilth.contract.messages import LoadReply, LoadRequest, ModelRef, PredictionUsage, PredictReply, PredictRequest
+from tilth.contract.digest import base_digest
+from tilth.contract.errors import ContractError
+from tilth.contract.messages import (
+    EmbedReply,
+    EmbedRequest,
+    LoadReply,
+    LoadRequest,
+    ModelRef,
+    PredictionUsage,
+    PredictReply,
+    PredictRequest,
+)
 from tilth.contract.registry import vertical
 
 from inference.adapters.batcher import Answered, Batcher
-from inference.adapters.folder import AdapterFolder, read_folder
+from inference.adapters.folder import AdapterFolder, bare, read_folder
 from inference.adapters.pool import Pool
 from inference.adapters.stacked import StackedModel
 from inference.engine.base_models import Base
@@ -45,6 +57,22 @@ class BaseService:
         tokens = sum(map(len, ids))
         return _reply(task, features, answers, PredictionUsage(rows=len(ids), tokens=tokens))
 
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Unit vectors of texts, by a fine-tuned model's encoder or by the base alone; raises TooLong."""
+        if request.model is None:
+            digest, fetch = base_digest(self._base.id, self._base.revision), self._bare
+        else:
+            digest, fetch = request.model.digest, partial(self._fetch, request.model)
+        ids = await asyncio.to_thread(self._whole, request.texts)
+        answers = await self._batcher.rows(request.flow, digest, fetch, ids, request.deadline_ms / 1000)
+        first = _same_model(answers)
+        vectors = torch.stack([each.vector for each in answers]).float().numpy().astype("<f4")
+        return EmbedReply(
+            vectors=tuple(base64.b64encode(vector.tobytes()).decode() for vector in vectors), width=vectors.shape[1],
+            digest=first.digest, generation=first.generation,
+            usage=PredictionUsage(rows=len(ids), tokens=sum(map(len, ids))),
+        )  # fmt: skip
+
     async def load(self, request: LoadRequest) -> LoadReply:
         """Brings a model into a slot."""
         slot = await self._batcher.load(request.model.digest, partial(self._fetch, request.model), LOAD_S)
@@ -52,6 +80,17 @@ class BaseService:
 
     def _encode(self, task: Task, features: Features, request: PredictRequest) -> list[list[int]]:
         return task.encode(list(request.inputs), features, self._base).ids
+
+    def _whole(self, texts: tuple[str, ...]) -> list[list[int]]:
+        """Token ids of texts, none cut off."""
+        most = self._base.longest
+        ids = self._base.encode(list(texts), most + 1)
+        if long := next((at for at, row in enumerate(ids) if len(row) > most), None):
+            raise TooLong(f"input {long} has more than {most} tokens, which {self._base.id} reads at most; cut it")
+        return ids
+
+    def _bare(self) -> AdapterFolder:
+        return bare(base_digest(self._base.id, self._base.revision), self._base.hidden_size)
 
     def _task(self, name: str) -> Task:
         if name not in self._tasks:
@@ -66,13 +105,23 @@ class BaseService:
 
 
 def _reply(task: Task, features: Features, answers: list[Answered], usage: PredictionUsage) -> PredictReply:
-    first = answers[0]
-    if any((each.digest, each.generation) != (first.digest, first.generation) for each in answers):
-        raise MixedAnswer("the rows of one request were answered by different adapters")
+    first = _same_model(answers)
     if (width := first.logits.shape[0]) != task.classes(features):
         raise MixedAnswer(f"the adapter that answered has {width} classes, the model has {task.classes(features)}")
     predictions = task.answer(torch.stack([each.logits for each in answers]), features)
     return PredictReply(predictions=tuple(predictions), digest=first.digest, generation=first.generation, usage=usage)
+
+
+def _same_model(answers: list[Answered]) -> Answered:
+    """The first of them, if one adapter answered all."""
+    first = answers[0]
+    if any((each.digest, each.generation) != (first.digest, first.generation) for each in answers):
+        raise MixedAnswer("the rows of one request were answered by different adapters")
+    return first
+
+
+class TooLong(ContractError):
+    """A text is longer than the base model reads."""
 
 
 class MixedAnswer(RuntimeError):

@@ -29,6 +29,11 @@ class Base:
         """Width of the last hidden state."""
         return int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
 
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of a text that it reads, special ones included."""
+        return min(int(self.model.config.max_position_embeddings), self.tokenizer.model_max_length)  # type: ignore[union-attr,arg-type]
+
     def encode(self, texts: list[str], max_length: int) -> list[list[int]]:
         """Token ids of each text, truncated, with special tokens, unpadded."""
         encoded: list[list[int]] = self.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]

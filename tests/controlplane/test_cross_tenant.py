@@ -27,6 +27,7 @@ OPEN = {
 }
 THIN = {
     ("POST", "/v1/predictions"): "test_gateway_predictions.py: another tenant's model is as unknown as nobody's",
+    ("POST", "/v1/embeddings"): "test_gateway_embeddings.py: the same of embeddings",
     ("POST", "/v1/files"): "makes a file of the caller's own organisation",
     ("POST", "/v1/uploads/*/parts"): "datasets/test_gateway_parts.py: another tenant's upload looks like none",
     ("POST", "/v1/uploads/*/complete"): "the same test; its part_ids, too",

@@ -24,9 +24,13 @@ FORM = "application/x-www-form-urlencoded"
 MIB = 1 << 20
 
 
+THIN = {"v1/predictions": ["model", "inputs"], "v1/embeddings": ["model", "input", "encoding_format", "user"]}
+"""Routes of the thin app with a JSON body, and its fields."""
+
+
 def bodied() -> list[tuple[str, str]]:
     """(method, path pattern) of every API route that reads a body, the thin app's among them."""
-    found = [("POST", "v1/predictions")]
+    found = [("POST", path) for path in THIN]
     for path, view in api_views():
         found += [(method, path) for method in view.scopes if method in WRITES]
     return found
@@ -101,7 +105,7 @@ def test_a_body_that_cannot_be_read_is_refused_by_every_route(url: str, tenant: 
     assert longest < 2000, "the error does not repeat the body"
 
 
-@pytest.mark.parametrize(("method", "path"), [each for each in WITH_JSON if each[1] != "v1/predictions"])
+@pytest.mark.parametrize(("method", "path"), [each for each in WITH_JSON if each[1] not in THIN])
 def test_a_key_that_stands_twice_and_a_body_of_another_kind_are_refused(
     url: str, tenant: Any, method: str, path: str
 ) -> None:
@@ -132,8 +136,8 @@ def fields_of(path: str) -> list[str]:
 
     if path == "v1/fine_tuning/jobs":
         return sorted(JobIn().fields)
-    if path == "v1/predictions":
-        return ["model", "inputs"]
+    if path in THIN:
+        return THIN[path]
     return sorted(dict(api_views())[path].In().fields)
 
 
@@ -153,6 +157,7 @@ def test_no_value_of_any_field_is_a_server_error(url: str, tenant: Any, method: 
 
 VALID: dict[str, Callable[[Any], dict[str, Any]]] = {
     "v1/predictions": lambda _: {"model": "ft:test", "inputs": [{"text": "x"}]},
+    "v1/embeddings": lambda _: {"model": "minilm-l6", "input": ["x"], "encoding_format": "float", "user": "me"},
     "v1/fine_tuning/jobs": lambda t: {
         "model": "minilm-l6", "training_file": MAKERS["file"](t), "suffix": "x", "metadata": {"a": "b"},
         "vertical": "support_chat", "columns": {"text": "text"}, "seed": 1, "hyperparameters": {"n_epochs": 1},

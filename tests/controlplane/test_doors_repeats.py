@@ -76,6 +76,9 @@ POSTS: dict[str, Post] = {
         rows("usage_usageevent"), body(model="ft:test", inputs=[{"text": "x"}]),
         other=b'{"model": "ft:test", "inputs": [{"text": "y"}]}',
     ),
+    "v1/embeddings": Post(
+        rows("usage_usageevent"), body(model="ft:test", input="x"), other=b'{"model": "ft:test", "input": "y"}'
+    ),
     "v1/files": Post(rows("datasets_file"), file_form, headers=FORM_HEAD, other=file_form(None, b"text,label\nz,z\n")),
     "v1/uploads": Post(
         rows("datasets_upload"), body(bytes=10, filename="rows.csv", mime_type="text/csv", purpose="fine-tune"),
@@ -109,7 +112,7 @@ POSTS: dict[str, Post] = {
 
 def test_every_post_route_of_both_apis_is_sent_twice_here() -> None:
     django = {path for path, view in api_views() if "POST" in view.scopes}
-    assert django | {"v1/predictions", "v1/files"} == set(POSTS)
+    assert django | {"v1/predictions", "v1/embeddings", "v1/files"} == set(POSTS)
 
 
 @pytest.fixture(scope="module")

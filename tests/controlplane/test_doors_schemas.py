@@ -51,7 +51,7 @@ def test_every_route_of_both_apis_is_described(tenant: Any) -> None:
         for path, item in tenant.client.get(address).json()["paths"].items()
         for method in item
     }
-    known = {"POST /v1/predictions", "POST /v1/files"}
+    known = {"POST /v1/predictions", "POST /v1/embeddings", "POST /v1/files"}
     known |= {f"POST /v1/uploads/{{upload}}/{what}" for what in ("parts", "complete")}
     for path, view in api_views():
         known |= {f"{method} /{path.replace('<str:', '{').replace('>', '}')}" for method in view.scopes}

@@ -102,6 +102,10 @@ def used(client: OpenAI, stack: Any) -> dict[str, int]:
     raise AssertionError(f"usage was not folded in time: {lines}")
 
 
+def dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
 def test_every_call_of_the_sdk_does_what_it_does_at_home(stack: Any) -> None:
     client = client_of(stack)
     rows = b"text,label\n" + b"".join(b"row %d,%s\n" % (n, [b"a", b"b"][n % 2]) for n in range(20))
@@ -112,6 +116,11 @@ def test_every_call_of_the_sdk_does_what_it_does_at_home(stack: Any) -> None:
     assert client.files.delete(files[2].id).deleted
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(files[2].id)
+
+    alike = client.embeddings.create(model="minilm-l6", input=["my parcel is late", "the package has not come", "tea"])
+    first, second, third = (each.embedding for each in alike.data)
+    assert len(first) == 384
+    assert dot(first, second) > dot(first, third) + 0.2
 
     job = trained(client)
     paused = client.fine_tuning.jobs.pause(job.id) if _queued(client, job.id) else job

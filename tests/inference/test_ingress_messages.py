@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from tilth.contract import messages, sealing
 from tilth.contract.messages import (
+    EmbedReply,
+    EmbedRequest,
     EventsQuery,
     Fault,
     Grant,
@@ -46,14 +48,15 @@ ROUTES: dict[type[Message], tuple[str, str]] = {
     EventsQuery: ("POST", "/jobs/j/1/events"),
     StopRequest: ("POST", "/jobs/j/1/stop"),
     PredictRequest: ("POST", "/predictions"),
+    EmbedRequest: ("POST", "/embeddings"),
     LoadRequest: ("POST", "/deployments/load"),
 }
 """Which address reads which message."""
 INSIDE = {"Grant", "TrainingOptions", "ModelRef"}
 """Messages that travel in those."""
 ANSWERS = {
-    "TrainerEvent", "JobStatus", "EventsPage", "PredictReply", "Prediction", "PredictionUsage", "LoadReply", "Health",
-    "Fault",
+    "TrainerEvent", "JobStatus", "EventsPage", "PredictReply", "Prediction", "PredictionUsage", "EmbedReply",
+    "LoadReply", "Health", "Fault",
 }  # fmt: skip
 """What the data plane says; how it is read is tested at the control plane."""
 
@@ -76,10 +79,13 @@ class Door:
         self.place, self.asked = place, []  # type: ignore[var-annotated]
         state = JobStatus(job="j", attempt=1, state=JobState.RUNNING)
         reply = PredictReply(predictions=(), digest="d", generation=1, usage=PredictionUsage(rows=0, tokens=0))
+        vectors = EmbedReply(vectors=(), width=1, digest="d", generation=1, usage=reply.usage)
         names = ("start", "stop", "status", "free")
         pool = SimpleNamespace(**{name: Handle(self.asked, 1 if name == "free" else state) for name in names})
         host = SimpleNamespace(
-            predict=Handle(self.asked, reply), load=Handle(self.asked, LoadReply(digest="d", generation=1))
+            predict=Handle(self.asked, reply),
+            embed=Handle(self.asked, vectors),
+            load=Handle(self.asked, LoadReply(digest="d", generation=1)),
         )
         self._ingress = Ingress(place.key.public_key(), pool, {"minilm-l6": host})
 
@@ -120,6 +126,7 @@ def good(place: Any, shape: type[Message]) -> dict[str, Any]:
         EventsQuery: {"grant": read, "after": 0, "limit": 10},
         StopRequest: {"mode": "pause"},
         PredictRequest: {"flow": "f", "model": model, "inputs": [{"text": "x"}]},
+        EmbedRequest: {"flow": "f", "base_model": "minilm-l6", "model": model, "texts": ["x"]},
         LoadRequest: {"model": model},
     }[shape]
 

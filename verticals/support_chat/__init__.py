@@ -39,6 +39,7 @@ vertical = Vertical(
     units=(
         BillableUnit(name="training.device_ms", title="Training, device time", micro_usd=1400, per_quantity=1000),
         BillableUnit(name="prediction.tokens", title="Predictions, tokens read", micro_usd=100, per_quantity=1000),
+        BillableUnit(name="embedding.tokens", title="Embeddings, tokens read", micro_usd=20, per_quantity=1000),
     ),
     widgets=("intents", "confusions"),
     task="inference.tasks.text_classification:TextClassification",

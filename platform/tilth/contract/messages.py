@@ -200,6 +200,28 @@ class PredictReply(Message):
     usage: PredictionUsage
 
 
+class EmbedRequest(Message):
+    """Texts for an encoder: of a fine-tuned model, or of the base model alone."""
+
+    flow: str
+    base_model: str
+    model: ModelRef | None = None
+    """None: the base alone answers, under its ``base_digest``."""
+    texts: tuple[str, ...] = Field(min_length=1, max_length=1024)
+    deadline_ms: int = Field(default=30_000, gt=0)
+
+
+class EmbedReply(Message):
+    """Unit vectors, each as base64 of little-endian 32-bit floats, with the digest read after the forward."""
+
+    vectors: tuple[str, ...]
+    width: int = Field(gt=0)
+    """Numbers of a vector."""
+    digest: str
+    generation: int
+    usage: PredictionUsage
+
+
 class LoadRequest(Message):
     """Bring a model's adapter into a slot before the first prediction."""
 

@@ -1,7 +1,9 @@
 """The data plane's predictions, faked as a tiny ASGI app: right answers by the contract, and knobs to go wrong with."""
 
 import asyncio
+import struct
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,13 +13,15 @@ import orjson
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from tilth.contract.digest import base_digest
+from tilth.contract.registry import vertical
 from tilth.dataplane.tokens import AUDIENCE
 
 TOKENS_PER_ROW = 7
 
 
 class FakePredictions:
-    """Answers ``POST /predictions``; with a verify key only to callers with a token."""
+    """Answers ``POST /predictions`` and ``/embeddings``; with a verify key only to callers with a token."""
 
     def __init__(self, verify_key: Ed25519PublicKey | None = None) -> None:
         self.delay_s = 0.0
@@ -50,11 +54,25 @@ class FakePredictions:
         if self.fault is not None:
             return self.fault[0], fault(*self.fault[1:])
         self.answered += 1
+        if "texts" in asked:
+            return 200, self._embedded(asked)
         rows = len(asked["inputs"])
         prediction = {"output": "yes", "score": 0.9, "probabilities": {"yes": 0.9, "no": 0.1}, "out_of_scope": False}
         return 200, {
             "predictions": [prediction] * rows,
             "digest": self.digest or asked["model"]["digest"],
+            "generation": 1,
+            "usage": {"rows": rows, "tokens": self.tokens_per_row * rows},
+        }
+
+    def _embedded(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """A vector of three numbers for each text; the first is its length."""
+        rows = len(asked["texts"])
+        alone = base_digest(asked["base_model"], vertical("support_chat").base_model(asked["base_model"]).revision)
+        return {
+            "vectors": [b64encode(struct.pack("<3f", len(text), 0.5, -1.0)).decode() for text in asked["texts"]],
+            "width": 3,
+            "digest": self.digest or (asked["model"]["digest"] if asked["model"] else alone),
             "generation": 1,
             "usage": {"rows": rows, "tokens": self.tokens_per_row * rows},
         }

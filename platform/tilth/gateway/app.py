@@ -1,4 +1,4 @@
-"""The thin ASGI app: predictions and uploads, whose key is checked before a byte of the body is read; health."""
+"""The thin ASGI app: questions and uploads, whose key is checked before a byte of the body is read; health."""
 
 import asyncio
 import gc
@@ -18,11 +18,12 @@ from tilth.dataplane.keys import signing_key
 from tilth.dataplane.tokens import Tokens
 from tilth.gateway import database
 from tilth.gateway.auth import Caller, Keys
-from tilth.gateway.bodies import ClientLeft, Completion, parse, read_body
+from tilth.gateway.bodies import Ask, ClientLeft, Completion, Embed, parse, read_body
 from tilth.gateway.holds import Ensure, Holds
 from tilth.gateway.lookups import Lookups
 from tilth.gateway.parts import Completions, upload_part
 from tilth.gateway.predictions import Predictions
+from tilth.gateway.questions import Embedding, Prediction, Question
 from tilth.gateway.responses import Receive, Scope, Send, known_error, new_request_id, send_error, send_json
 from tilth.gateway.settlements import Settlements
 from tilth.gateway.uploads import upload_file
@@ -30,7 +31,7 @@ from tilth.gateway.upstream import Upstream
 from tilth.tenants.scopes import Scope as Right
 
 HEALTH_S = 1.0
-OWN = {"/v1/predictions": "POST", "/healthz": "GET"}
+OWN = {"/v1/predictions": "POST", "/v1/embeddings": "POST", "/healthz": "GET"}
 """Paths that are the thin app's whatever the method, and the one that they allow."""
 ID = re.compile(r"(?<=^/v1/uploads/)[^/]+(?=/)")
 """In a path; a route has a star there."""
@@ -53,6 +54,7 @@ class Gateway:
         self._completions = Completions()
         self.routes: dict[tuple[str, str], Handle] = {
             ("POST", "/v1/predictions"): self._predict,
+            ("POST", "/v1/embeddings"): self._embed,
             ("POST", "/v1/files"): self._upload,
             ("POST", "/v1/uploads/*/parts"): self._part,
             ("POST", "/v1/uploads/*/complete"): self._complete,
@@ -100,12 +102,21 @@ class Gateway:
         return scope["method"], ID.sub("*", scope["path"])
 
     async def _predict(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        await self._answer(scope, receive, send, request_id, lambda body: Prediction(parse(body, Ask)))
+
+    async def _embed(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        await self._answer(scope, receive, send, request_id, lambda body: Embedding(parse(body, Embed)))
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, read: Callable[[bytes], Question]
+    ) -> None:
         caller = await self._caller(scope, Right.PREDICT)
         body = await read_body(scope["headers"], receive)
+        question = read(body)
         request = UUID(hex=request_id.removeprefix("req_"))
         key = _header(scope, b"idempotency-key")
         refuse_long(key)
-        answer = await self._predictions.answer(caller, body, request, retried=_retried(scope), key=key)
+        answer = await self._predictions.answer(caller, question, body, request, retried=_retried(scope), key=key)
         await send_json(send, answer, request_id=request_id)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:

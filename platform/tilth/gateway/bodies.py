@@ -1,6 +1,6 @@
 """Reads and parses a request's body, after its key is known to be good."""
 
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -41,6 +41,20 @@ class Ask(Body):
 
     model: Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_storable)]
     inputs: list[dict[str, JsonValue]] = Field(min_length=1, max_length=1024)
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Embed(Body):
+    """``POST /v1/embeddings``; ``user`` is taken and not used, token ids are not taken."""
+
+    EXAMPLE = '{"model": "…", "input": ["…"]}, a text or a list of at most 1,024 texts'
+
+    model: Annotated[str, Field(min_length=1, max_length=240), AfterValidator(_storable)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=1024)]
+    encoding_format: Literal["float", "base64"] = "float"
+    user: str | None = None
 
 
 class Completion(Body):

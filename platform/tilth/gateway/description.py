@@ -8,7 +8,7 @@ from tilth.contract.messages import Prediction, PredictionUsage
 from tilth.core.openapi import REF, answer
 from tilth.datasets.models import PURPOSES
 from tilth.datasets.services import EXPIRY_S
-from tilth.gateway.bodies import Ask, Completion
+from tilth.gateway.bodies import Ask, Completion, Embed
 
 
 class Predictions(BaseModel):
@@ -19,6 +19,32 @@ class Predictions(BaseModel):
     model: str
     digest: str
     usage: PredictionUsage
+
+
+class Vector(BaseModel):
+    """OpenAI's ``embedding``."""
+
+    object: str
+    index: int
+    embedding: list[float] | str
+    """Numbers, or base64 of little-endian 32-bit floats, as asked for."""
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens read."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embeddings(BaseModel):
+    """The answer of ``POST /v1/embeddings``."""
+
+    object: str
+    data: list[Vector]
+    model: str
+    digest: str
+    usage: EmbeddingUsage
 
 
 class Part(BaseModel):
@@ -33,7 +59,7 @@ class Part(BaseModel):
 def schemas() -> dict[str, Any]:
     """Components of these routes."""
     found: dict[str, Any] = {}
-    for model in (Ask, Predictions, Completion, Part):
+    for model in (Ask, Predictions, Embed, Embeddings, Completion, Part):
         schema = model.model_json_schema(ref_template=f"{REF}{{model}}")
         found |= {**schema.pop("$defs", {}), model.__name__: schema}
     return {name: _as_openapi(schema) for name, schema in found.items()}
@@ -42,6 +68,7 @@ def schemas() -> dict[str, Any]:
 def paths() -> dict[str, Any]:
     """Path items of these routes."""
     predicted = {"200": answer("In the order of the inputs", {"$ref": f"{REF}Predictions"})}
+    embedded = {"200": answer("In the order of the texts", {"$ref": f"{REF}Embeddings"})}
     stored = {
         "200": answer("The file", {"$ref": f"{REF}FileListOut"}),
         "507": answer("The storage is full", {"$ref": f"{REF}Error"}),
@@ -49,6 +76,7 @@ def paths() -> dict[str, Any]:
     form = {"multipart/form-data": {"schema": _form()}}
     return {
         "/v1/predictions": {"post": _post("post_v1_predictions", "Predictions of one model.", _json("Ask"), predicted)},
+        "/v1/embeddings": {"post": _post("post_v1_embeddings", "Vectors of texts.", _json("Embed"), embedded)},
         "/v1/files": {"post": _post("post_v1_files", "Uploads a file, up to 4 GiB.", form, stored)},
         "/v1/uploads/{upload}/parts": _of_upload(_post("post_v1_uploads_parts", "A part.", _part_form(), _ok("Part"))),
         "/v1/uploads/{upload}/complete": _of_upload(

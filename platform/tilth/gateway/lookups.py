@@ -6,6 +6,8 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
+from tilth.catalog.selectors import base_model_list
+from tilth.contract.digest import base_digest
 from tilth.core.errors import NotFound, Unavailable
 from tilth.core.money import Price
 from tilth.gateway.database import TENANT, Row, together
@@ -29,7 +31,7 @@ class Target:
 
     digest: str
     path: str
-    """Folder below TILTH_ARTIFACTS, ends with a slash."""
+    """Folder below TILTH_ARTIFACTS, ends with a slash; empty for a base model alone."""
     vertical: str
     base_model: str
 
@@ -53,6 +55,13 @@ class Lookups:
     async def model(self, tenant: UUID, name: str) -> Target:
         """What answers under a name; raises NotFound, in the same words for another tenant's and for nobody's."""
         return await self._models.get((tenant, name))
+
+    async def encoder(self, tenant: UUID, name: str) -> Target:
+        """The base model on offer of that name, alone; else what answers under the name. Raises NotFound."""
+        offer = next((offer for offer in base_model_list() if offer.id == name), None)
+        if offer is None:
+            return await self.model(tenant, name)
+        return Target(base_digest(offer.id, offer.revision), path="", vertical="", base_model=offer.id)
 
     async def price(self, unit: str) -> ListPrice:
         """The current price; raises Unavailable if the operator has set none."""

@@ -1,4 +1,4 @@
-"""``POST /v1/predictions``: key, hold, forward, check the digest, settle, answer."""
+"""The way of a question to a model: key, hold, forward, check the digest, settle, answer."""
 
 import asyncio
 import hashlib
@@ -6,20 +6,16 @@ import logging
 from functools import lru_cache
 from uuid import UUID
 
-import orjson
-
-from tilth.contract.messages import PredictReply
 from tilth.core.errors import Unavailable
 from tilth.dataplane.flow import flow_of
 from tilth.gateway.auth import Caller
-from tilth.gateway.bodies import Ask, parse
 from tilth.gateway.holds import Holds, Place
 from tilth.gateway.lookups import ListPrice, Lookups, Target
+from tilth.gateway.questions import Answer, Question
 from tilth.gateway.replies import Replies
 from tilth.gateway.settlements import Settlement, Settlements
 from tilth.gateway.upstream import Upstream
 
-UNIT = "prediction.tokens"
 SPECIALS = 2
 """Tokens that frame a row."""
 FLOWS = 2_000
@@ -41,15 +37,16 @@ class Predictions:
         self._flow = lru_cache(FLOWS)(flow_of)
         self._under_way: set[asyncio.Task[bytes]] = set()
 
-    async def answer(self, caller: Caller, body: bytes, request: UUID, *, retried: bool, key: bytes = b"") -> bytes:
+    async def answer(
+        self, caller: Caller, ask: Question, body: bytes, request: UUID, *, retried: bool, key: bytes = b""
+    ) -> bytes:
         """The JSON of the answer; a retry of a request that was answered, or is being answered, gets that answer.
 
         ``key`` is its Idempotency-Key: with one, every request that carries it is a retry.
         """
-        ask = parse(body, Ask)
-        target = await self._lookups.model(caller.principal.tenant, ask.model)
+        target = await ask.target(self._lookups, caller.principal.tenant)
         said = hashlib.sha256(body).digest()
-        fingerprint = _fingerprint(caller, b"key" if key else target.digest.encode(), key or said)
+        fingerprint = _fingerprint(caller, b"key" if key else ask.unit.encode() + target.digest.encode(), key or said)
         first = self._replies.find(fingerprint, said) if retried or key else None
         if first is not None:
             return first if isinstance(first, bytes) else await asyncio.shield(first)
@@ -64,15 +61,15 @@ class Predictions:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=PATIENCE_S)
 
-    async def _work(self, caller: Caller, ask: Ask, target: Target, size: int, request: UUID) -> bytes:
-        price = await self._lookups.price(UNIT)
-        most = most_tokens(size, len(ask.inputs))
+    async def _work(self, caller: Caller, ask: Question, target: Target, size: int, request: UUID) -> bytes:
+        price = await self._lookups.price(ask.unit)
+        most = most_tokens(size, ask.rows)
         place = _hold(caller, price, most, request)
         await self._holds.place(place)
         try:
-            reply = await self._upstream.predict(self._flow(caller.principal.tenant), target, ask.inputs)
+            reply = await ask.ask(self._upstream, self._flow(caller.principal.tenant), target)
             _check_digest(reply, target, request)
-            _check_usage(reply, len(ask.inputs), most, request)
+            _check_usage(reply, ask.rows, most, request)
         except BaseException:
             await self._holds.give_back(place)
             raise
@@ -80,7 +77,7 @@ class Predictions:
             await self._settlements.record(_settlement(caller, ask, price, place, reply, request))
         finally:
             self._holds.settled(place)
-        return _body(ask, reply)
+        return reply.body
 
 
 def most_tokens(size: int, rows: int) -> int:
@@ -103,14 +100,14 @@ def _hold(caller: Caller, price: ListPrice, tokens: int, request: UUID) -> Place
     )
 
 
-def _check_digest(reply: PredictReply, target: Target, request: UUID) -> None:
+def _check_digest(reply: Answer, target: Target, request: UUID) -> None:
     """A wrong model's answer is never shown and never billed; somebody must look."""
     if reply.digest != target.digest:
         log.critical("ALARM: request %s asked for %s and %s answered", request.hex, target.digest, reply.digest)
         raise Unavailable("Another model than yours answered; its answer was thrown away.", code="digest_mismatch")
 
 
-def _check_usage(reply: PredictReply, rows: int, most: int, request: UUID) -> None:
+def _check_usage(reply: Answer, rows: int, most: int, request: UUID) -> None:
     """More than was held for would overrun a budget; no tokenizer counts so much."""
     if reply.usage.rows != rows or reply.usage.tokens > most:
         log.error("request %s of %s rows and at most %s tokens was told as %s", request.hex, rows, most, reply.usage)
@@ -118,21 +115,9 @@ def _check_usage(reply: PredictReply, rows: int, most: int, request: UUID) -> No
 
 
 def _settlement(
-    caller: Caller, ask: Ask, price: ListPrice, place: Place, reply: PredictReply, request: UUID
+    caller: Caller, ask: Question, price: ListPrice, place: Place, reply: Answer, request: UUID
 ) -> Settlement:
     return Settlement(
         id=request, tenant=place.tenant, hold=place.id, key=caller.principal.key, price=price.id,
         quantity=reply.usage.tokens, subject=ask.model, data={"rows": reply.usage.rows, "digest": reply.digest},
     )  # fmt: skip
-
-
-def _body(ask: Ask, reply: PredictReply) -> bytes:
-    return orjson.dumps(
-        {
-            "object": "list",
-            "data": [prediction.model_dump(exclude_none=True) for prediction in reply.predictions],
-            "model": ask.model,
-            "digest": reply.digest,
-            "usage": {"rows": reply.usage.rows, "tokens": reply.usage.tokens},
-        }
-    )

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
 from pydantic import ValidationError
 
-from tilth.contract.messages import PredictReply
+from tilth.contract.messages import EmbedReply, PredictReply
 from tilth.core.errors import Invalid, Unavailable
 from tilth.dataplane.faults import read_fault
 from tilth.dataplane.grants import READ_LIFE_S, Grants
@@ -17,6 +17,8 @@ from tilth.dataplane.port import DataPlaneDown
 from tilth.dataplane.tokens import Tokens
 from tilth.gateway.http1 import Http1
 from tilth.gateway.lookups import Target
+
+R = TypeVar("R", PredictReply, EmbedReply)
 
 DEADLINE_MS = 30_000
 PATIENCE_S = DEADLINE_MS / 1000 + 5
@@ -27,28 +29,38 @@ OURS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_
 
 
 class Upstream:
-    """Asks for predictions at TILTH_DATAPLANE_URL."""
+    """Asks for predictions and embeddings at TILTH_DATAPLANE_URL."""
 
     def __init__(self, url: str, tokens: Tokens, grants: Grants) -> None:
         self._http = Http1(url)
-        self._path = f"{urlsplit(url).path}/predictions"
+        self._root = urlsplit(url).path
         self._tokens = tokens
         self._grants = grants
         self._granted: dict[str, tuple[float, dict[str, Any]]] = {}
 
     async def predict(self, flow: str, target: Target, inputs: list[dict[str, Any]]) -> PredictReply:
         """The data plane's answer; raises Invalid for what it refuses, DataPlaneDown when it fails."""
-        content = orjson.dumps(
-            {"flow": flow, "model": self._model(target), "inputs": inputs, "deadline_ms": DEADLINE_MS}
-        )
+        body = await self._asked("/predictions", {"flow": flow, "model": self._model(target), "inputs": inputs})
+        reply = _read(body, PredictReply)
+        return _whole(reply, len(inputs), len(reply.predictions))
+
+    async def embed(self, flow: str, target: Target, texts: list[str]) -> EmbedReply:
+        """The data plane's answer; raises as ``predict``."""
+        model = self._model(target) if target.path else None
+        message = {"flow": flow, "base_model": target.base_model, "model": model, "texts": texts}
+        reply = _read(await self._asked("/embeddings", message), EmbedReply)
+        return _whole(reply, len(texts), len(reply.vectors))
+
+    async def _asked(self, route: str, message: dict[str, Any]) -> bytes:
+        content = orjson.dumps({**message, "deadline_ms": DEADLINE_MS})
         try:
             async with asyncio.timeout(PATIENCE_S):
-                reply = await self._http.post(self._path, content, bearer=self._tokens.bearer())
+                reply = await self._http.post(self._root + route, content, bearer=self._tokens.bearer())
         except OSError as cause:
             raise DataPlaneDown("The models cannot be reached at the moment; try again.") from cause
         if reply.status != HTTPStatus.OK:
             raise _refused(reply.status, reply.body)
-        return _read(reply.body, len(inputs))
+        return reply.body
 
     async def close(self) -> None:
         """Lets go of the connections."""
@@ -75,11 +87,14 @@ def _refused(status: int, body: bytes) -> Exception:
     return Invalid(fault.message, code=fault.code, param="inputs")
 
 
-def _read(body: bytes, rows: int) -> PredictReply:
+def _read(body: bytes, shape: type[R]) -> R:
     try:
-        reply = PredictReply.model_validate_json(body)
+        return shape.model_validate_json(body)
     except ValidationError as cause:
         raise Unavailable("The models answered nonsense; try again.", code="data_plane_down") from cause
-    if len(reply.predictions) != rows:
-        raise Unavailable(f"{rows} rows got {len(reply.predictions)} answers; try again.", code="data_plane_down")
+
+
+def _whole(reply: R, rows: int, answers: int) -> R:
+    if answers != rows:
+        raise Unavailable(f"{rows} rows got {answers} answers; try again.", code="data_plane_down")
     return reply
