@@ -32,7 +32,8 @@ class Base:
     @cached_property
     def longest(self) -> int:
         """Tokens of a text that it reads, special ones included."""
-        return min(int(self.model.config.max_position_embeddings), self.tokenizer.model_max_length)  # type: ignore[union-attr,arg-type]
+        positions: Any = self.model.config
+        return min(int(positions.max_position_embeddings), int(self.tokenizer.model_max_length))
 
     def encode(self, texts: list[str], max_length: int) -> list[list[int]]:
         """Token ids of each text, truncated, with special tokens, unpadded."""
