@@ -191,7 +191,7 @@ def test_a_good_body_with_one_spoiled_field_is_no_server_error(url: str, tenant:
         for value in SPOILED:
             sent = json.dumps({**good, name: value}).encode()
             answer = send(url, method, address, tenant.key, sent, {"Content-Type": "application/json"})
-            if answer.status >= 500 and path != "v1/predictions":
+            if answer.status >= 500 and path not in THIN:
                 bad.append((name, str(value)[:40], answer.status))
     assert bad == []
 

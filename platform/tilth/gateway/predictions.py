@@ -38,19 +38,20 @@ class Predictions:
         self._under_way: set[asyncio.Task[bytes]] = set()
 
     async def answer(
-        self, caller: Caller, ask: Question, body: bytes, request: UUID, *, retried: bool, key: bytes = b""
+        self, caller: Caller, question: Question, body: bytes, request: UUID, *, retried: bool, key: bytes = b""
     ) -> bytes:
         """The JSON of the answer; a retry of a request that was answered, or is being answered, gets that answer.
 
         ``key`` is its Idempotency-Key: with one, every request that carries it is a retry.
         """
-        target = await ask.target(self._lookups, caller.principal.tenant)
+        target = await question.target(self._lookups, caller.principal.tenant)
         said = hashlib.sha256(body).digest()
-        fingerprint = _fingerprint(caller, b"key" if key else ask.unit.encode() + target.digest.encode(), key or said)
+        of = b"key" if key else f"{question.unit} {target.digest}".encode()
+        fingerprint = _fingerprint(caller, of, key or said)
         first = self._replies.find(fingerprint, said) if retried or key else None
         if first is not None:
             return first if isinstance(first, bytes) else await asyncio.shield(first)
-        task = asyncio.create_task(self._work(caller, ask, target, len(body), request))
+        task = asyncio.create_task(self._work(caller, question, target, len(body), request))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         self._replies.keep(fingerprint, said, task)
@@ -61,20 +62,20 @@ class Predictions:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=PATIENCE_S)
 
-    async def _work(self, caller: Caller, ask: Question, target: Target, size: int, request: UUID) -> bytes:
-        price = await self._lookups.price(ask.unit)
-        most = most_tokens(size, ask.rows)
+    async def _work(self, caller: Caller, question: Question, target: Target, size: int, request: UUID) -> bytes:
+        price = await self._lookups.price(question.unit)
+        most = most_tokens(size, question.rows)
         place = _hold(caller, price, most, request)
         await self._holds.place(place)
         try:
-            reply = await ask.ask(self._upstream, self._flow(caller.principal.tenant), target)
+            reply = await question.ask(self._upstream, self._flow(caller.principal.tenant), target)
             _check_digest(reply, target, request)
-            _check_usage(reply, ask.rows, most, request)
+            _check_usage(reply, question.rows, most, request)
         except BaseException:
             await self._holds.give_back(place)
             raise
         try:
-            await self._settlements.record(_settlement(caller, ask, price, place, reply, request))
+            await self._settlements.record(_settlement(caller, question, price, place, reply, request))
         finally:
             self._holds.settled(place)
         return reply.body
@@ -115,9 +116,9 @@ def _check_usage(reply: Answer, rows: int, most: int, request: UUID) -> None:
 
 
 def _settlement(
-    caller: Caller, ask: Question, price: ListPrice, place: Place, reply: Answer, request: UUID
+    caller: Caller, question: Question, price: ListPrice, place: Place, reply: Answer, request: UUID
 ) -> Settlement:
     return Settlement(
         id=request, tenant=place.tenant, hold=place.id, key=caller.principal.key, price=price.id,
-        quantity=reply.usage.tokens, subject=ask.model, data={"rows": reply.usage.rows, "digest": reply.digest},
+        quantity=reply.usage.tokens, subject=question.model, data={"rows": reply.usage.rows, "digest": reply.digest},
     )  # fmt: skip
