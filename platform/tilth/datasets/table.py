@@ -95,7 +95,8 @@ class Rows:
         """
         self._db.execute(
             """CREATE TEMP TABLE conflict AS SELECT key, target, min((source, line)) AS place FROM rows
-               WHERE key IN (SELECT key FROM rows GROUP BY key HAVING count(DISTINCT target) > 1) GROUP BY ALL"""
+               WHERE key IN (SELECT key FROM rows GROUP BY key HAVING min(hash(target)) <> max(hash(target)))
+               GROUP BY ALL"""  # a set of labels for each key, as count(DISTINCT) keeps it, does not spill
         )
         found = self._db.execute(
             f"""WITH named AS (SELECT source, line, key, target FROM rows WHERE key IN (SELECT key FROM conflict)
