@@ -106,7 +106,10 @@ def test_a_customer_goes_from_rows_to_answers_without_leaving_the_pages(
         expect(page.get_by_text("Step 1/").first).to_be_visible(timeout=LEARNED_MS)
         expect(page.locator("h1 .state")).to_have_text("succeeded", timeout=LEARNED_MS)
 
-        page.locator("dl a").click()
+        with page.expect_download() as metrics:
+            page.get_by_role("link", name="step_metrics.csv").click()
+        assert metrics.value.path().read_text().startswith("step,rung,train_loss")
+        page.get_by_role("link", name="ft:minilm-l6").click()
         page.get_by_label("A message").fill("where is my parcel, it was due yesterday")
         page.get_by_role("button", name="Ask the model").click()
         expect(page.locator(".told .bar").first).to_be_visible(timeout=30_000)
