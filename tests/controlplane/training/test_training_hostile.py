@@ -17,6 +17,8 @@ from tilth.registry.folders import FolderRefused, verify_folder
 from tilth.training.puller import PAGE
 from tilth.training.states import State
 
+pytestmark = pytest.mark.slow
+
 DAY_MS = 24 * 3600 * 1000
 Lie = Callable[[TrainerEvent], dict[str, Any] | None]
 
