@@ -25,6 +25,13 @@ PLACES = """SELECT c.table_name, EXISTS (SELECT FROM information_schema.columns 
         WHERE d.table_schema = 'public' AND d.table_name = c.table_name AND d.column_name = 'deleted_at')
     FROM information_schema.columns c WHERE c.table_schema = 'public' AND c.column_name = 'path'"""
 
+GONE = {
+    "training_checkpoint": sql.SQL(
+        "AND NOT EXISTS (SELECT FROM training_job j WHERE j.id = job_id AND j.finished_at IS NOT NULL)"
+    )
+}
+"""Table → which of its rows outlive their bytes, where no ``deleted_at`` says so: nobody goes on from an ended job."""
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -79,7 +86,7 @@ def _count(db: psycopg.Connection, table: str) -> int:
 def _objects(db: psycopg.Connection) -> list[str]:
     found: list[str] = []
     for table, mortal in db.execute(PLACES).fetchall():
-        living = sql.SQL("AND deleted_at IS NULL" if mortal else "")
+        living = GONE.get(table, sql.SQL("AND deleted_at IS NULL" if mortal else ""))
         query = sql.SQL("SELECT path FROM {} WHERE path <> '' {}").format(sql.Identifier(table), living)
         found += [path for (path,) in db.execute(query)]
     return found

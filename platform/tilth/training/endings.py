@@ -55,10 +55,13 @@ def attempt_failed(*, tenant: UUID, job: UUID, attempt: int, code: str, message:
 
 @in_tenant
 def attempt_paused(*, tenant: UUID, job: UUID, attempt: int) -> None:
-    """Holds neither a device nor money until it is resumed."""
+    """Holds neither a device nor money until it is resumed; one that was cancelled meanwhile never is."""
     found = attempt_locked(job, attempt)
     _close_span(found, "pause", "exit")
-    _park(found, "pause")
+    if found.stop == Stop.CANCEL:
+        _cancel(found, "pause")
+    else:
+        _park(found, "pause")
 
 
 @in_tenant
@@ -66,8 +69,7 @@ def attempt_cancelled(*, tenant: UUID, job: UUID, attempt: int) -> None:
     """As the customer asked; what was used stays billed."""
     found = attempt_locked(job, attempt)
     _close_span(found, "cancel", "exit")
-    tell(found, "The job has been cancelled")
-    _leave(found, State.CANCELLED, "cancel")
+    _cancel(found, "cancel")
 
 
 @in_tenant
@@ -98,8 +100,7 @@ def attempt_released(*, tenant: UUID, job: UUID, attempt: int) -> None:
     found.lease_until = None
     match found.stop:
         case Stop.CANCEL:
-            tell(found, "The job has been cancelled")
-            _leave(found, State.CANCELLED, "cancel")
+            _cancel(found, "cancel")
         case Stop.PAUSE:
             _park(found, "pause")
         case _:
@@ -138,6 +139,11 @@ def _park(job: Job, point: str) -> None:
     job.state, job.stop = State.PAUSED, Stop.NONE
     job.save()
     crash_point(f"{point}.saved")
+
+
+def _cancel(job: Job, point: str) -> None:
+    tell(job, "The job has been cancelled")
+    _leave(job, State.CANCELLED, point)
 
 
 def _fail(job: Job, code: str, message: str, point: str) -> None:

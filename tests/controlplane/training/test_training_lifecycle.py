@@ -279,6 +279,22 @@ def test_a_job_resumed_before_its_pause_was_done_goes_back_to_the_queue_by_itsel
     assert rig.job(tenant, job).state == State.QUEUED
 
 
+def test_a_job_cancelled_when_its_trainer_has_heard_of_the_pause_already_is_cancelled(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    rig.plane.script = lambda spec: Script(step_s=0.01, steps=1000)
+    job = rig.queued(tenant)
+    rig.turn()
+    services.job_pause(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.plane.stop(job.hex, 1, "pause")
+    services.job_resume(tenant=tenant.id, by=tenant.principal, job=job)
+    services.job_cancel(tenant=tenant.id, by=tenant.principal, job=job)
+    rig.pull()
+    assert any(message.startswith("Paused at step") for message in rig.story(tenant, job)), "its last word"
+    assert rig.job(tenant, job).state == State.CANCELLED
+    assert_settled(sums_db, job)
+
+
 def test_a_queued_job_is_paused_and_cancelled_at_once(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
     job = rig.queued(tenant)
     services.job_pause(tenant=tenant.id, by=tenant.principal, job=job)
