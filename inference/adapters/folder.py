@@ -57,13 +57,9 @@ def bare(digest: str, width: int) -> AdapterFolder:
     return AdapterFolder({}, 0.0, head, {}, {}, digest)
 
 
-def pack_folder(
-    *, lora: dict[str, Tensor], config: dict[str, Any], head: dict[str, Tensor], features: dict[str, Any], card: str
-) -> dict[str, bytes]:
-    """Files of a folder without its manifest; ``lora`` by peft's names."""
-    plain = {CONFIG: config, FEATURES: features}
-    files = {name: json.dumps(facts, indent=1, sort_keys=True).encode() for name, facts in plain.items()}
-    return {**files, ADAPTER: save(lora), HEAD: save(head), CARD: card.encode()}
+def adapter_files(lora: dict[str, Tensor], config: dict[str, Any], head: dict[str, Tensor]) -> dict[str, bytes]:
+    """An adapter's files by peft's names, and its head's."""
+    return {CONFIG: json.dumps(config, indent=1, sort_keys=True).encode(), ADAPTER: save(lora), HEAD: save(head)}
 
 
 def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
@@ -72,18 +68,18 @@ def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
         raise FolderRefused(f"the folder holds {', '.join(foreign)}; only safetensors, JSON and the card are allowed")
     if missing := sorted({ADAPTER, CONFIG, HEAD, FEATURES, MANIFEST} - set(files)):
         raise FolderRefused(f"the folder lacks {', '.join(missing)}; it was not written to the end")
-    manifest = _json(files, MANIFEST)
+    manifest = read_json(files, MANIFEST)
     digest = folder_digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     if digest != manifest.get("digest"):
         raise FolderRefused(f"the bytes have the digest {digest}, the manifest says {manifest.get('digest')}")
     if manifest.get("format") != FORMAT:
         raise FolderRefused(f"the folder has format {manifest.get('format')!r}; this version reads {FORMAT}")
     lora, scaling = _lora(files)
-    return AdapterFolder(lora, scaling, _tensors(files, HEAD), _json(files, FEATURES), manifest, digest)
+    return AdapterFolder(lora, scaling, _tensors(files, HEAD), read_json(files, FEATURES), manifest, digest)
 
 
 def _lora(files: Mapping[str, bytes]) -> tuple[dict[str, LoraWeights], float]:
-    config, tensors = _json(files, CONFIG), _tensors(files, ADAPTER)
+    config, tensors = read_json(files, CONFIG), _tensors(files, ADAPTER)
     ending = ".lora_A.weight"
     paths = [name.removesuffix(ending) for name in tensors if name.endswith(ending)]
     try:
@@ -104,7 +100,7 @@ def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:
         raise FolderRefused(f"{name} is no safetensors file: {cause}") from cause
 
 
-def _json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+def read_json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         found = json.loads(files[name])
     except (KeyError, ValueError, RecursionError) as cause:

@@ -21,12 +21,12 @@ from tilth.contract.messages import (
 from tilth.contract.registry import vertical
 
 from inference.adapters.batcher import Answered, Batcher
-from inference.adapters.folder import AdapterFolder, bare, read_folder
+from inference.adapters.folder import AdapterFolder, FolderRefused, bare, read_folder
 from inference.adapters.pool import Pool
 from inference.adapters.stacked import StackedModel
 from inference.engine.base_models import Base
-from inference.engine.lora import linear_names
-from inference.engine.task import Features, Task, load_task
+from inference.engine.heads import linear_names
+from inference.engine.task import Encodes, Features, Task, load_task
 from inference.storage import Storage
 
 RANK = 16
@@ -79,7 +79,9 @@ class BaseService:
         return LoadReply(digest=self.model.table.digest(slot.number), generation=slot.generation)
 
     def _encode(self, task: Task, features: Features, request: PredictRequest) -> list[list[int]]:
-        return task.encode(list(request.inputs), features, self._base).ids
+        if not isinstance(task, Encodes):
+            raise FolderRefused(f"{request.model.vertical} has no texts to encode; its models are no adapters")
+        return task.encode(request.inputs, features, self._base)
 
     def _whole(self, texts: tuple[str, ...]) -> list[list[int]]:
         """Token ids of texts, none cut off."""
@@ -106,8 +108,8 @@ class BaseService:
 
 def _reply(task: Task, features: Features, answers: list[Answered], usage: PredictionUsage) -> PredictReply:
     first = _same_model(answers)
-    if (width := first.logits.shape[0]) != task.classes(features):
-        raise MixedAnswer(f"the adapter that answered has {width} classes, the model has {task.classes(features)}")
+    if (width := first.logits.shape[0]) != (wanted := task.objective(features).width):
+        raise MixedAnswer(f"the adapter that answered has {width} outputs, the model has {wanted}")
     predictions = task.answer(torch.stack([each.logits for each in answers]), features)
     return PredictReply(predictions=tuple(predictions), digest=first.digest, generation=first.generation, usage=usage)
 

@@ -35,9 +35,9 @@ class Base:
         positions: Any = self.model.config
         return min(int(positions.max_position_embeddings), int(self.tokenizer.model_max_length))
 
-    def encode(self, texts: list[str], max_length: int) -> list[list[int]]:
-        """Token ids of each text, truncated, with special tokens, unpadded."""
-        encoded: list[list[int]] = self.tokenizer(texts, truncation=True, max_length=max_length)["input_ids"]
+    def encode(self, texts: list[str], max_length: int, seconds: list[str] | None = None) -> list[list[int]]:
+        """Token ids of each text, or pair, truncated, with special tokens, unpadded."""
+        encoded: list[list[int]] = self.tokenizer(texts, seconds, truncation=True, max_length=max_length)["input_ids"]
         return encoded
 
 

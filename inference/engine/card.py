@@ -1,12 +1,21 @@
 """The model card: what the model is, how it was judged, and its limits."""
 
+from textwrap import wrap
 from typing import Any
 
 from tilth.contract.messages import JobSpec
 
+WIDTH = 110
+IN_PERCENT = ("accuracy", "macro_f1", "coverage")
 
-def card(spec: JobSpec, report: dict[str, Any]) -> str:
-    """Markdown with peft's front matter."""
+
+def card(spec: JobSpec, report: dict[str, Any], note: str) -> str:
+    """Markdown with peft's front matter; ``note`` says what an answer means."""
+    limits = "The model knows only what its training rows say; judge it on rows of your own before you rely on it."
+    learned = (
+        f"Learned by **{report['rung']}** on the base model `{spec.base_model}` (job {spec.job},"
+        f" seed {spec.options.seed}): {report['why']}."
+    )
     lines = [
         "---",
         f"base_model: {spec.base_model}",
@@ -14,14 +23,11 @@ def card(spec: JobSpec, report: dict[str, Any]) -> str:
         "---",
         f"# A fine-tuned model for {spec.vertical.replace('_', ' ')}",
         "",
-        f"Learned by the rung **{report['rung']}** on the base model `{spec.base_model}` (job {spec.job},"
-        f" seed {spec.options.seed}): {report['why']}.",
+        learned,
         "",
         *_scores(report),
         "",
-        "Probabilities are calibrated by one temperature on the validation split. A row is out of scope when its",
-        "score falls below a threshold at which 5 % of in-scope validation rows fall. The model knows only",
-        "the language and the labels of its training rows; judge it on rows of your own before you rely on it.",
+        *wrap(f"{note} {limits}", WIDTH),
     ]
     return "\n".join(lines) + "\n"
 
@@ -30,9 +36,17 @@ def _scores(report: dict[str, Any]) -> list[str]:
     rows, metrics = report["rows"], report["metrics"]
     sizes = f"{rows['train']} training, {rows['validation']} validation and {rows['test']} test rows"
     if not metrics:
-        return [f"{sizes}; without in-scope test rows nothing can be said of its accuracy."]
-    low, high = report["interval"]
-    told = [f"{sizes}, {report['classes']} classes.", "", "| on the test split | |", "|---|---:|"]
-    told += [f"| accuracy | {100 * metrics['accuracy']:.2f} % [{100 * low:.2f}, {100 * high:.2f}] |"]
-    told += [f"| macro-F1 | {100 * metrics['macro_f1']:.2f} % |", f"| calibration error | {metrics['ece']:.4f} |"]
-    return [*told, *[f"| {name} | {100 * value:.2f} % |" for name, value in report["baselines"].items()]]
+        return [f"{sizes}; without test rows that have a known target nothing can be said of its {report['selects']}."]
+    low, high = (_shown(report["selects"], end) for end in report["interval"])
+    told = [f"{sizes}, {report['classes']} outputs.", "", "| on the test split | |", "|---|---:|"]
+    for name, value in metrics.items():
+        interval = f" [{low}, {high}]" if name == report["selects"] else ""
+        told.append(f"| {name} | {_shown(name, value)}{interval} |")
+    told += [
+        f"| {name}: {report['selects']} | {_shown(report['selects'], v)} |" for name, v in report["baselines"].items()
+    ]
+    return told
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{100 * value:.2f} %" if name in IN_PERCENT else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""A checkpoint: everything a run needs to go on as if it had never stopped, in safetensors and JSON, manifest last."""
+"""A checkpoint: everything a job needs to go on as if it had never stopped; no pickle, the manifest last."""
 
 import hashlib
 import json
@@ -15,24 +15,49 @@ from torch import Tensor
 from inference.engine.errors import JobFault
 
 TENSORS, STATE = "state.safetensors", "state.json"
+DONE, OUTPUTS = "done.", "outputs.safetensors"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is, in plain data."""
+    """Where a candidate at work is, in plain data."""
 
+    candidate: str
+    """Empty: none is at work."""
     rung: str
     step: int
-    """Optimiser steps done."""
+    """Optimiser steps done, those of candidates before it included."""
     epoch: int
     batch_in_epoch: int
     """Batches of the present epoch done; the order is fixed by seed and epoch."""
+    first: int = 0
+    """Steps of the candidates before it."""
     best_epoch: int = -1
-    best_score: float = -1.0
+    best_score: float = -1e9
     epoch_loss: float = 0.0
-    strength: float = 0.0
-    """C of the probe."""
     history: list[dict[str, float]] = field(default_factory=list)
+    threads: int = field(default_factory=torch.get_num_threads)
+    """Of torch when it was kept: with another number sums differ in their last bits."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An outcome as it lies in a checkpoint: the model's files, its outputs."""
+
+    files: dict[str, bytes]
+    tensors: dict[str, Tensor]
+    tokens: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a resume needs."""
+
+    progress: Progress
+    tensors: dict[str, Tensor]
+    """Of the candidate at work, and the random state."""
+    done: dict[str, Kept]
 
 
 class Store(Protocol):
@@ -56,15 +81,19 @@ def write_folder(store: Store, grant: Grant, folder: str, files: dict[str, bytes
     return digest
 
 
-def save_checkpoint(store: Store, grant: Grant, progress: Progress, tensors: dict[str, Tensor]) -> tuple[str, str]:
-    """Writes ``checkpoints/<step>/`` with the random state; returns (folder, digest)."""
-    kept = {**tensors, "random": torch.get_rng_state()}
-    files = {TENSORS: save(kept), STATE: json.dumps(asdict(progress)).encode()}
+def save_checkpoint(store: Store, grant: Grant, checkpoint: Checkpoint) -> tuple[str, str]:
+    """Writes ``checkpoints/<step>/``; returns (folder, digest)."""
+    progress = checkpoint.progress
+    done = {name: {"tokens": kept.tokens, "facts": kept.facts} for name, kept in checkpoint.done.items()}
+    files = {TENSORS: save(checkpoint.tensors), STATE: json.dumps({"at": asdict(progress), "done": done}).encode()}
+    for name, kept in checkpoint.done.items():
+        files |= {f"{DONE}{name}.{file}": content for file, content in kept.files.items()}
+        files[f"{DONE}{name}.{OUTPUTS}"] = save(kept.tensors)
     folder = f"checkpoints/{progress.step}"
     return f"{folder}/", write_folder(store, grant, folder, files, rung=progress.rung, step=progress.step)
 
 
-def load_checkpoint(store: Store, grant: Grant) -> tuple[Progress, dict[str, Tensor]]:
+def load_checkpoint(store: Store, grant: Grant) -> Checkpoint:
     """What save_checkpoint wrote, every byte checked against the manifest; raises JobFault if one differs."""
     try:
         manifest = json.loads(store.read(grant, MANIFEST))
@@ -74,7 +103,15 @@ def load_checkpoint(store: Store, grant: Grant) -> tuple[Progress, dict[str, Ten
     found = folder_digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     if found != manifest["digest"]:
         raise JobFault("checkpoint_unreadable", f"the checkpoint at {grant.url} was changed after it was written")
-    return Progress(**json.loads(files[STATE])), load(files[TENSORS])
+    state = json.loads(files[STATE])
+    done = {name: _kept(name, files, facts) for name, facts in state["done"].items()}
+    return Checkpoint(Progress(**state["at"]), load(files[TENSORS]), done)
+
+
+def _kept(name: str, files: dict[str, bytes], facts: dict[str, Any]) -> Kept:
+    prefix = f"{DONE}{name}."
+    own = {file.removeprefix(prefix): content for file, content in files.items() if file.startswith(prefix)}
+    return Kept(own, load(own.pop(OUTPUTS)), **facts)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tilth.contract.messages import EventKind, Grant, JobSpec, Row, Rung, TrainerEvent, TrainingOptions
 from tilth.contract.sealing import KEY, seal
-from tilth.contract.vertical import Vertical
+from tilth.contract.vertical import FieldKind, Vertical
 
 from inference.adapters.folder import AdapterFolder, read_folder
 from inference.engine.base_models import load_base
@@ -122,14 +122,14 @@ class _Job:
 
 
 def _model(face: Vertical, folder: AdapterFolder, rows: list[Row]) -> None:
-    """What was learned answers one prediction per row of logits, by the labels of the training rows."""
+    """What was learned answers one prediction per row of outputs, by the labels of the training rows."""
     task = load_task(face)
-    classes = task.classes(folder.features)
-    _must(folder.head["weight"].shape[0] == classes, f"the head has not one output for each of {classes} classes")
-    answers: list[Any] = task.answer(torch.eye(classes), folder.features)
-    _must(len(answers) == classes, f"{classes} rows of logits gave {len(answers)} predictions")
-    labels = {label for row in rows if (label := task.label(row)) is not None}
-    strange = {str(answer.output) for answer in answers} - labels
+    width = task.objective(folder.features).width
+    _must(folder.head["weight"].shape[0] == width, f"the head has not one output for each of {width}")
+    answers: list[Any] = task.answer(torch.eye(width), folder.features)
+    _must(len(answers) == width, f"{width} rows of outputs gave {len(answers)} predictions")
+    target = next(field.role for field in face.schema_.fields if field.kind is FieldKind.LABEL)
+    strange = {str(answer.output) for answer in answers} - {str(row[target]) for row in rows}
     _must(not strange, f"the model answers {', '.join(sorted(strange))}, which no row of the sample says")
     for answer in answers:
         total = sum((answer.probabilities or {}).values())

@@ -1,5 +1,6 @@
 """Reads a frozen dataset version: Parquet with line, split and one column per role."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from tilth.contract.messages import Row
 from inference.engine.errors import JobFault
 
 SPLITS = ("train", "validation", "test")
+KINDS = b"kinds"
+"""Of the Parquet file's own facts: JSON, column → kind."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Splits:
     train: list[Row]
     validation: list[Row]
     test: list[Row]
+    kinds: dict[str, str]
+    """Of the free columns, as the frozen version says them: number, category, date or text."""
 
 
 def read_splits(path: Path) -> Splits:
@@ -27,6 +32,7 @@ def read_splits(path: Path) -> Splits:
             cursor = memory.execute("SELECT * FROM read_parquet(?) ORDER BY split, line", [str(path)])
             columns = [column[0] for column in cursor.description or []]
             rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
+            kinds = _kinds(memory, path)
     except duckdb.OutOfMemoryException as cause:
         raise MemoryError(str(cause)) from cause
     except duckdb.Error as cause:
@@ -34,4 +40,10 @@ def read_splits(path: Path) -> Splits:
     if "split" not in columns:
         raise JobFault("dataset_unreadable", f"the frozen dataset has no column split, it has {', '.join(columns)}")
     by_split = {split: [row for row in rows if row["split"] == split] for split in SPLITS}
-    return Splits(**by_split)
+    return Splits(**by_split, kinds=kinds)
+
+
+def _kinds(memory: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+    found = memory.execute("SELECT value FROM parquet_kv_metadata(?) WHERE key = ?", [str(path), KINDS]).fetchone()
+    kinds: dict[str, str] = json.loads(found[0]) if found else {}
+    return kinds

@@ -1,4 +1,6 @@
-"""Scores with intervals: accuracy, macro-F1, calibration error, out-of-scope detection; paired comparison of models."""
+"""Scores with intervals: accuracy, macro-F1, calibration error, out-of-scope detection; the bootstrap."""
+
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -35,25 +37,27 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) 
     return float((gap.abs().sum() / len(targets)).item())
 
 
-def interval(correct: Tensor, seed: int = 0) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of correct [n] (0 or 1)."""
-    means = _resampled_means(correct.double(), seed)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
+Statistic = Callable[[Tensor], Tensor]
+"""[resamples] of draws [resamples, rows] of row numbers."""
+
+
+def interval(statistic: Statistic, rows: int, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of a statistic of so many rows."""
+    found = torch.cat([statistic(draws) for draws in _draws(rows, seed)]).double()
+    low, high = torch.quantile(found, torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
     return low, high
 
 
-def paired_gain(new: Tensor, old: Tensor, seed: int = 0) -> tuple[float, float, float]:
-    """(gain, low, high): mean of new - old correctness [n] on the same rows, and its 95 % paired bootstrap."""
-    difference = new.double() - old.double()
-    return (difference.mean().item(), *interval(difference, seed))
+def mean_of(values: Tensor) -> Statistic:
+    """The mean of values [rows], e.g. of what is 1 where a row is right."""
+    return lambda draws: values.double()[draws].mean(1)
 
 
-def _resampled_means(values: Tensor, seed: int) -> Tensor:
+def _draws(rows: int, seed: int) -> Iterator[Tensor]:
+    """Row numbers in blocks [100, rows], so that memory stays flat for large test sets."""
     generator = torch.Generator().manual_seed(seed)
-    count = len(values)
-    # Drawn in blocks of 100 resamples, so that memory stays flat for large test sets.
-    draws = (torch.randint(count, (100, count), generator=generator) for _ in range(RESAMPLES // 100))
-    return torch.cat([values[draw].mean(1) for draw in draws])
+    for _ in range(RESAMPLES // 100):
+        yield torch.randint(rows, (100, rows), generator=generator)
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:

@@ -1,24 +1,20 @@
 """After the climb: calibrate, judge once on the test split, and pack the model's folder with its card."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from tilth.contract.messages import JobSpec
 from torch import Tensor
 
-from inference.adapters.folder import pack_folder
-from inference.engine.base_models import Base
-from inference.engine.baselines import majority, tfidf_svm
-from inference.engine.calibrate import ScopeRule, scope_report, scope_rule, temperature
+from inference.adapters.folder import CARD, FEATURES
+from inference.engine.baselines import constant
+from inference.engine.candidate import Lesson
 from inference.engine.card import card
 from inference.engine.data import Splits
-from inference.engine.evaluate import accuracy, cross_entropy, expected_calibration_error, interval, macro_f1
+from inference.engine.evaluate import interval
 from inference.engine.ladder import Climbed
-from inference.engine.lora import Classifier, evaluate_logits, unchanged
-from inference.engine.outcome import Outcome
-from inference.engine.probe import frozen_features
-from inference.engine.task import Examples, Features, Task
+from inference.engine.task import Compares, Features, Task
 
 
 @dataclass(frozen=True)
@@ -32,102 +28,57 @@ class Finished:
 
 def finish(
     spec: JobSpec,
-    base: Base,
     task: Task,
     features: Features,
+    lesson: Lesson,
     splits: Splits,
     climbed: Climbed,
-    validation: Examples,
     *,
     with_baseline: bool = True,
 ) -> Finished:
-    """Touches the test split once; without TF-IDF beside it where memory would not do."""
-    test = task.encode(splits.test, features, base)
-    logits = logits_of(climbed.outcome, base, test)
-    valid = climbed.outcome.valid_logits
-    known = validation.targets >= 0
-    heat = temperature(valid[known], validation.targets[known])
-    rule = scope_rule(valid[known] / heat, valid[~known] / heat)
-    scope: Features = {"temperature": heat, "scope_score": rule.score, "scope_threshold": rule.threshold}
-    settled: Features = {**features, **scope}
-    metrics = _metrics(logits, test, heat, task.classes(features))
-    report = _report(task, features, splits, climbed, test)
-    report["baselines"] = _baselines(task, splits, test, with_baseline=with_baseline)
-    report |= {"metrics": metrics, "interval": _interval(logits, test), "scope": _scope(logits / heat, test, rule)}
-    head = {"weight": climbed.outcome.head.weight.contiguous(), "bias": climbed.outcome.head.bias.contiguous()}
-    lora, config = (climbed.outcome.lora, climbed.outcome.config) if climbed.outcome.lora else unchanged(base)
-    files = pack_folder(
-        lora={name: tensor.contiguous() for name, tensor in lora.items()},
-        config=plain(config), head=head, features=dict(settled), card=card(spec, report),
-    )  # fmt: skip
-    return Finished(files, metrics, report)
-
-
-def logits_of(outcome: Outcome, base: Base, examples: Examples) -> Tensor:
-    """Logits [rows, classes] of a rung's model."""
-    if not outcome.lora:
-        return outcome.head.logits(frozen_features(base, examples, lambda _: None))
-    model = Classifier(base, outcome.head, int(outcome.config["r"]))
-    learned = {f"lora.{name}": tensor for name, tensor in outcome.lora.items()}
-    model.restore({**learned, "head.weight": outcome.head.weight, "head.bias": outcome.head.bias})
-    return evaluate_logits(model, examples)
-
-
-def plain(config: dict[str, Any]) -> dict[str, Any]:
-    """peft's configuration as JSON: its sets become sorted lists."""
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-
-
-def _known(logits: Tensor, test: Examples) -> tuple[Tensor, Tensor]:
-    known = test.targets >= 0
-    return logits[known], test.targets[known]
-
-
-def _metrics(logits: Tensor, test: Examples, heat: float, classes: int) -> dict[str, float]:
-    logits, targets = _known(logits, test)
-    if not len(targets):
-        return {}
-    predicted = logits.argmax(1)
-    return {
-        "accuracy": round(accuracy(predicted, targets), 6),
-        "macro_f1": round(macro_f1(predicted, targets, classes), 6),
-        "loss": round(cross_entropy(logits / heat, targets), 6),
-        "ece": round(expected_calibration_error(logits / heat, targets), 6),
+    """Touches the test split once; without a plain way beside it where memory would not do."""
+    outcome, objective = climbed.outcome, lesson.objective
+    targets = task.targets(splits.test, features)
+    settled: Features = {**features, **objective.calibrate(outcome.valid, lesson.validation_targets)}
+    outputs = outcome.model.outputs(splits.test) if splits.test else Tensor(0, objective.width)
+    judged = objective.judge(outputs, targets, settled)
+    report = {
+        "rung": outcome.name, "why": climbed.reason,
+        "comparison": asdict(climbed.comparison) if climbed.comparison else None,
+        "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
+        "classes": objective.width, "selects": objective.selects, "leaderboard": climbed.board,
+        "baselines": _baselines(task, lesson, splits, targets, with_baseline=with_baseline),
+        "metrics": judged.metrics, "interval": _interval(lesson, outputs, targets), **judged.details,
+    }  # fmt: skip
+    files = dict(outcome.model.files())
+    files |= {
+        FEATURES: _json({**settled, "candidate": outcome.name}),
+        CARD: card(spec, report, objective.note).encode(),
     }
+    return Finished(files, judged.metrics, report)
 
 
-def _interval(logits: Tensor, test: Examples) -> list[float]:
-    logits, targets = _known(logits, test)
-    return [round(end, 6) for end in interval(logits.argmax(1) == targets)] if len(targets) else []
+def _interval(lesson: Lesson, outputs: Tensor, targets: Tensor) -> list[float]:
+    """Of the score on the known rows of test."""
+    objective = lesson.objective
+    known = objective.known(targets)
+    if not known.any():
+        return []
+    found, wanted = outputs[known], targets[known]
+    return [round(end, 6) for end in interval(lambda draws: objective.resampled(found, wanted, draws), len(wanted))]
 
 
-def _scope(logits: Tensor, test: Examples, rule: ScopeRule) -> dict[str, float] | None:
-    known = test.targets >= 0
-    if not known.any() or known.all():
-        return None
-    return {name: round(value, 6) for name, value in scope_report(logits[known], logits[~known], rule).items()}
-
-
-def _report(task: Task, features: Features, splits: Splits, climbed: Climbed, test: Examples) -> dict[str, Any]:
-    sizes = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
-    compared = asdict(climbed.comparison) if climbed.comparison else None
-    facts = {"rung": climbed.outcome.rung.value, "why": climbed.reason, "comparison": compared}
-    return {**facts, "rows": sizes, "classes": task.classes(features)}
-
-
-def _baselines(task: Task, splits: Splits, test: Examples, *, with_baseline: bool) -> dict[str, float]:
-    """Test accuracy of the majority class and of TF-IDF with an SVM, on in-scope rows."""
-    known = torch.nonzero(test.targets >= 0).flatten().tolist()
-    if not known:
+def _baselines(task: Task, lesson: Lesson, splits: Splits, targets: Tensor, *, with_baseline: bool) -> dict[str, float]:
+    """Scores, on the known rows of test, of a constant answer and of the task's plain way."""
+    known = lesson.objective.known(targets)
+    if not known.any():
         return {}
-    labels = {row_id: task.label(row) for row_id, row in enumerate(splits.train)}
-    inside = [row_id for row_id, label in labels.items() if label is not None]
-    names = sorted({str(labels[row_id]) for row_id in inside})
-    train_targets = [names.index(str(labels[row_id])) for row_id in inside]
-    test_targets = [names.index(str(task.label(splits.test[row]))) for row in known]
-    train_texts = task.texts([splits.train[row_id] for row_id in inside])
-    test_texts = task.texts([splits.test[row] for row in known])
-    found = {"majority": round(majority(train_targets, test_targets), 6)}
-    if with_baseline:
-        found["tfidf_svm"] = round(tfidf_svm(train_texts, train_targets, test_texts, test_targets), 6)
-    return found
+    found = {"majority": constant(lesson, targets[known])}
+    if with_baseline and isinstance(task, Compares):
+        rows = [row for row, judged in zip(splits.test, known.tolist(), strict=True) if judged]
+        found |= task.baseline(lesson, rows, targets[known])
+    return {name: round(value, 6) for name, value in found.items()}
+
+
+def _json(facts: Features) -> bytes:
+    return json.dumps(facts, indent=1, sort_keys=True).encode()

@@ -4,30 +4,30 @@ import errno
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tilth.contract.errors import ContractError
-from tilth.contract.messages import EventKind, JobSpec, Rung, TrainingOptions
+from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.registry import vertical
 
 from inference.engine import limits
 from inference.engine.base_models import Base
+from inference.engine.candidate import Candidate, Lesson
 from inference.engine.checkpoints import write_folder
 from inference.engine.data import Splits, read_splits
 from inference.engine.errors import JobFault, Stopped
 from inference.engine.finish import finish
 from inference.engine.keeping import Keeper
-from inference.engine.ladder import Encoded, Ladder
-from inference.engine.lora import Recipe
+from inference.engine.ladder import HEIGHT, Ladder
 from inference.engine.memory import told
 from inference.engine.precision import device_name
-from inference.engine.preflight import preflight, work_of
+from inference.engine.preflight import preflight
 from inference.engine.reporting import Reporter, Stop
 from inference.engine.span import Span
 from inference.engine.spool import Spool
-from inference.engine.task import Examples, load_task
+from inference.engine.task import Compares, Features, Task, load_task
 from inference.storage import Storage
 
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -119,25 +119,41 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     splits = _rows(attempt)
     task = load_task(vertical(spec.vertical))
     base = attempt.base(spec.base_model)
-    features = task.features(splits.train)
-    train, validation = (task.encode(rows, features, base) for rows in (splits.train, splits.validation))
-    data = Encoded(_in_scope(train), validation, task.classes(features))
-    _refuse_unlearnable(data)
-    _plan(reporter, data, spec.options, len(splits.test))
-    work = work_of(base, data, spec.options, task.texts(splits.train), len(splits.test))
-    fits = preflight(work, attempt.memory, attempt.spool)
+    features = task.features(splits.train, splits.kinds)
+    lesson = lesson_of(task, features, splits, spec.options.seed)
+    _refuse_unlearnable(lesson)
     torch.manual_seed(spec.options.seed)
-    climbed = Ladder(base, data, spec.options, reporter, keeper, fits.work.batch).climb()
-    attempt.spool.emit(EventKind.MESSAGE, f"Chosen: {climbed.outcome.rung.value}. {climbed.reason}.")
-    done = finish(spec, base, task, features, splits, climbed, validation, with_baseline=fits.with_baseline)
+    wished = _wished(task.candidates(lesson, features, base, spec.options), spec.options)
+    baseline = task.baseline_bytes(lesson.train) if isinstance(task, Compares) else 0
+    fits = preflight(wished, len(splits.test), baseline, attempt.memory, attempt.spool)
+    _plan(reporter, fits.candidates, len(splits.test))
+    climbed = Ladder(fits.candidates, lesson, spec.options, reporter, keeper).climb()
+    attempt.spool.emit(EventKind.MESSAGE, f"Chosen: {climbed.outcome.name}. {climbed.reason}.")
+    done = finish(spec, task, features, lesson, splits, climbed, with_baseline=fits.with_baseline)
     facts = {
         "job": spec.job, "attempt": spec.attempt, "vertical": spec.vertical, "base_model": spec.base_model,
-        "base_revision": base.revision, "rung": climbed.outcome.rung.value,
+        "base_revision": base.revision, "rung": climbed.outcome.name, "served_by": climbed.outcome.model.served_by,
     }  # fmt: skip
     digest = write_folder(attempt.storage, spec.output, "model", done.files, **facts)
-    tokens = sum(map(len, data.train.ids)) * (1 + (keeper.lora[0].epoch if keeper.lora else 0))
     report: dict[str, Any] = json.loads(json.dumps(done.report))
-    return {"path": "model/", "digest": digest, "metrics": done.metrics, "report": report, "trained_tokens": tokens}
+    told = {"path": "model/", "digest": digest, "metrics": done.metrics, "report": report}
+    return {**told, "trained_tokens": climbed.tokens}
+
+
+def lesson_of(task: Task, features: Features, splits: Splits, seed: int) -> Lesson:
+    """What candidates learn from; training rows without a known target are left out."""
+    objective = task.objective(features)
+    targets = task.targets(splits.train, features)
+    known = objective.known(targets)
+    train = [row for row, kept in zip(splits.train, known.tolist(), strict=True) if kept]
+    validation = task.targets(splits.validation, features)
+    return Lesson(train, splits.validation, targets[known], validation, objective, seed)
+
+
+def _wished(candidates: list[Candidate], options: TrainingOptions) -> list[Candidate]:
+    """Up to the highest rung that was asked for; at least one."""
+    kept = [each for each in candidates if HEIGHT[each.rung] <= HEIGHT[options.highest_rung]]
+    return kept or candidates[:1]
 
 
 def _rows(attempt: Attempt) -> Splits:
@@ -145,19 +161,14 @@ def _rows(attempt: Attempt) -> Splits:
         return read_splits(path)
 
 
-def _in_scope(examples: Examples) -> Examples:
-    kept = torch.nonzero(examples.targets >= 0).flatten()
-    return replace(examples, ids=[examples.ids[row] for row in kept.tolist()], targets=examples.targets[kept])
-
-
-def _refuse_unlearnable(data: Encoded) -> None:
-    if not int((data.validation.targets >= 0).sum()):
+def _refuse_unlearnable(lesson: Lesson) -> None:
+    if not len(lesson.train):
+        raise JobFault("no_training_rows", "no training row has a target that can be learned; add rows")
+    if not lesson.known.any():
         raise JobFault("no_validation_rows", "the validation split has no row of a label that training has; add rows")
 
 
-def _plan(reporter: Reporter, data: Encoded, options: TrainingOptions, test_rows: int) -> None:
-    """Expected work in row passes: one for the probe, three per row and epoch for LoRA, one at the end."""
-    rows, valid = len(data.train), len(data.validation)
-    epochs = Recipe.settled(options, rows).epochs if options.highest_rung is Rung.LORA else 0
-    reporter.total = rows + valid + epochs * (3.0 * rows + valid) + test_rows
+def _plan(reporter: Reporter, candidates: list[Candidate], test_rows: int) -> None:
+    """Expected work in row passes, with one for each row of test at the end."""
+    reporter.total = sum(each.passes() for each in candidates) + test_rows
     reporter.final = test_rows

@@ -1,4 +1,4 @@
-"""The third rung: LoRA on every linear layer of the encoder, with a head that starts from the probe's."""
+"""LoRA on every linear layer of an encoder with a head on top: the model while it learns, and its steps."""
 
 import copy
 import math
@@ -8,71 +8,28 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from tilth.contract.messages import TrainingOptions
 from torch import Tensor, nn
-from torch.nn import functional
 
 from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, by_length
+from inference.engine.encoder import EVALUATION_BATCH
+from inference.engine.heads import Head, linear_names
 from inference.engine.limits import ran_out
+from inference.engine.objectives.objective import Objective
 from inference.engine.precision import autocast
-from inference.engine.probe import Head
+from inference.engine.recipe import Recipe
 from inference.engine.task import Examples
 
-RANK = 16
-LEARNING_RATE = 1e-3
 HEAD_LEARNING_RATE = 1e-2
 WEIGHT_DECAY = 0.01
 LABEL_SMOOTHING = 0.1
 WARM_UP = 0.06
 CLIP = 1.0
-EVALUATION_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The numbers of a run, with everything "auto" settled."""
-
-    rank: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-
-    @classmethod
-    def settled(cls, options: TrainingOptions, rows: int) -> "Recipe":
-        """The customer's numbers where given; small batches for few rows, few epochs down a cosine to zero."""
-        return cls(
-            rank=options.rank or RANK,
-            epochs=options.epochs or (3 if rows < 2000 else 5),
-            batch_size=options.batch_size or (16 if rows < 1000 else 32),
-            learning_rate=LEARNING_RATE * (options.learning_rate_multiplier or 1.0),
-            seed=options.seed,
-        )
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """Full names of the linear layers that LoRA adapts: all of the encoder's, not the pooler's."""
-    return [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
-
-
-def unchanged(base: Base) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and configuration of an adapter that changes nothing: a probe's folder, too, is one that peft loads."""
-    config = LoraConfig(r=1, lora_alpha=1, bias="none", target_modules=linear_names(base.model)[:1])
-    model = get_peft_model(copy.deepcopy(base.model), config)
-    zeros = {name: torch.zeros_like(tensor) for name, tensor in get_peft_model_state_dict(model).items()}
-    return zeros, adapter_config(config, base)
-
-
-def adapter_config(config: LoraConfig, base: Base) -> dict[str, Any]:
-    """peft's configuration as it is saved beside the weights."""
-    facts = config.to_dict()  # type: ignore[no-untyped-call]
-    return {**facts, "base_model_name_or_path": base.id, "inference_mode": True}
 
 
 class Classifier(nn.Module):
-    """A base with LoRA and a linear head over the mean-pooled unit vector; logits [batch, classes]."""
+    """A base with LoRA and a linear head over the mean-pooled unit vector; outputs [batch, width]."""
 
     def __init__(self, base: Base, head: Head, rank: int) -> None:
         super().__init__()
@@ -119,6 +76,7 @@ class Run:
 
     model: Classifier
     recipe: Recipe
+    objective: Objective
     steps: int
     """Optimiser steps in all."""
     rows_at_once: int = 1 << 30
@@ -160,8 +118,8 @@ class Run:
 
     def _part(self, part: Batch, rows: int) -> float:
         """A part's share of the mean over all rows of its batch."""
-        logits = self.model(part)
-        loss = functional.cross_entropy(logits, part.targets, label_smoothing=LABEL_SMOOTHING, reduction="sum") / rows
+        outputs = self.model(part)
+        loss = self.objective.loss(outputs, part.targets, smoothing=LABEL_SMOOTHING).sum() / rows
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.item())
 
@@ -176,7 +134,7 @@ def schedule(step: int, steps: int) -> float:
 
 @torch.no_grad()
 def evaluate_logits(model: Classifier, examples: Examples) -> Tensor:
-    """Logits [rows, classes] in the examples' order."""
+    """Outputs [rows, width] in the examples' order."""
     model.eval()
     logits = torch.zeros(len(examples), model.head.out_features)
     for batch in by_length(examples, EVALUATION_BATCH):

@@ -4,9 +4,7 @@ Lengths are tokens of a padded row, ``hidden`` … as in the base model's config
 on MiniLM-L6 and named so; ``tests/bench/bench_memory.py`` puts predicted beside real.
 """
 
-from dataclasses import dataclass, replace
-
-from inference.engine.errors import JobFault
+from dataclasses import dataclass
 
 MIB = 1 << 20
 FLOAT = 4
@@ -46,8 +44,7 @@ class Work:
     longest: int
     """Tokens of the longest row."""
     classes: int
-    characters: int
-    """Of all texts of train, for the baseline."""
+    """Outputs of a row."""
     rank: int
     """Of LoRA; 0 if no more than the probe is asked for."""
     batch: int
@@ -65,18 +62,11 @@ class Need:
     probe: int
     lora: int
     finish: int
-    baseline: int
-    """Of TF-IDF with its SVM, which can be left out."""
 
     @property
     def peak(self) -> int:
-        """At the fullest moment, the baseline left out."""
+        """At the fullest moment."""
         return max(self.probe, self.lora, self.finish)
-
-    @property
-    def whole(self) -> int:
-        """With the baseline."""
-        return max(self.peak, self.finish + self.baseline)
 
 
 def need(work: Work) -> Need:
@@ -90,7 +80,7 @@ def need(work: Work) -> Need:
     probe = features + max(forward, solver(work)) + judged
     lora = features + model + adapter(work) + activations(work) + judged if work.rank else 0
     finish = features + model + forward + judged + TOKEN_BYTES * test * work.longest
-    return Need(probe, max(lora, 0), finish, baseline(work))
+    return Need(probe, max(lora, 0), finish)
 
 
 def activations(work: Work) -> int:
@@ -136,49 +126,15 @@ def solver(work: Work) -> int:
     return FLOAT * (SOLVER_COPIES * head + 4 * work.rows[0] * work.classes)
 
 
-def baseline(work: Work) -> int:
+def tfidf(characters: int, classes: int) -> int:
     """TF-IDF of characters (2-5) and words (1-2); the SVM keeps a weight, twice, of each n-gram for each class.
 
     Measured on banking77: 2.9 entries for each character, and different n-grams by Heaps' law, 115 · characters^0.447
     (9,291 in 300 rows, 43,948 in all).
     """
-    entries = 2.9 * work.characters
-    different = min(entries, 115 * work.characters**0.447)
-    return int(BASELINE_ENTRY_BYTES * entries + different * (BASELINE_NGRAM_BYTES + 16 * max(1, work.classes)))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the work is done within the memory that is there."""
-
-    work: Work
-    need: Need
-    available: int
-    """Bytes that may be added to what is resident."""
-    with_baseline: bool
-
-
-def plan(work: Work, available: int) -> Plan:
-    """The work as it fits: fewer rows at a time (their gradients add up to the same step), then without the baseline.
-
-    Raises JobFault naming what would be needed and what is there.
-    """
-    found = need(work)
-    while found.peak > available and found.peak == found.lora and work.batch > 1:
-        work = replace(work, batch=(work.batch + 1) // 2)
-        found = need(work)
-    if found.peak > available:
-        raise JobFault("memory", _refusal(work, found, available))
-    return Plan(work, found, available, with_baseline=found.whole <= available)
-
-
-def _refusal(work: Work, found: Need, available: int) -> str:
-    rows = sum(work.rows)
-    return (
-        f"Learning from {rows:,} rows of at most {work.longest} tokens and {work.classes:,} classes would need"
-        f" {told(found.peak)} of memory beyond the base model, one row at a time; {told(available)} are there."
-        " Give fewer rows, fewer classes or shorter texts, or choose a smaller base model."
-    )
+    entries = 2.9 * characters
+    different = min(entries, 115 * characters**0.447)
+    return int(BASELINE_ENTRY_BYTES * entries + different * (BASELINE_NGRAM_BYTES + 16 * max(1, classes)))
 
 
 def told(size: int) -> str:

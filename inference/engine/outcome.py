@@ -1,33 +1,20 @@
-"""What a rung gives: a servable model and its logits on validation; how two rungs are compared."""
+"""How two outcomes are compared: a paired bootstrap on the rows that neither model has seen."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from tilth.contract.messages import Rung
+import torch
 from torch import Tensor
 
-from inference.engine.evaluate import paired_gain
-from inference.engine.probe import Head
+from inference.engine.candidate import Lesson, Outcome
+from inference.engine.evaluate import interval
 
 LEAST_GAIN = 0.001
-"""A gain under 0.1 points goes to the cheaper rung."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A model as a rung left it; ``lora`` by peft's names, empty for the probe."""
-
-    rung: Rung
-    head: Head
-    valid_logits: Tensor
-    """[validation rows, classes], rows in the split's order."""
-    lora: dict[str, Tensor] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
+"""A gain under 0.1 points goes to the cheaper one."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Gain of the dearer rung over the cheaper on the same validation rows, with its 95 % interval."""
+    """Gain of the dearer over the cheaper on the same rows, with its 95 % interval."""
 
     gain: float
     low: float
@@ -39,8 +26,24 @@ class Comparison:
         return self.gain >= LEAST_GAIN
 
 
-def compare(dearer: Outcome, cheaper: Outcome, targets: Tensor) -> Comparison:
-    """Paired bootstrap of correctness on the in-scope validation rows (target ≥ 0)."""
-    known = targets >= 0
-    new, old = (each.valid_logits[known].argmax(1) == targets[known] for each in (dearer, cheaper))
-    return Comparison(*paired_gain(new, old))
+def compare(dearer: Outcome, cheaper: Outcome, lesson: Lesson) -> Comparison:
+    """Of known rows: validation's, and training's too where both were cross-fitted."""
+    crossed = dearer.crossed is not None and cheaper.crossed is not None
+    new, targets = unseen(dearer, lesson, crossed=crossed)
+    old, _ = unseen(cheaper, lesson, crossed=crossed)
+    objective = lesson.objective
+
+    def gained(draws: Tensor) -> Tensor:
+        return objective.resampled(new, targets, draws) - objective.resampled(old, targets, draws)
+
+    gain = objective.score(new, targets) - objective.score(old, targets)
+    return Comparison(gain, *interval(gained, len(targets)))
+
+
+def unseen(outcome: Outcome, lesson: Lesson, *, crossed: bool) -> tuple[Tensor, Tensor]:
+    """(outputs, targets) of the known rows that a model is judged by."""
+    known = lesson.known
+    outputs, targets = outcome.valid[known], lesson.validation_targets[known]
+    if crossed and outcome.crossed is not None:
+        return torch.cat([outcome.crossed, outputs]), torch.cat([lesson.train_targets, targets])
+    return outputs, targets

@@ -1,50 +1,64 @@
 """Before anything is learned: what the work will take of memory beside what is there, told to the customer."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from tilth.contract.messages import EventKind, Rung, TrainingOptions
+from tilth.contract.messages import EventKind
 
 from inference.engine import limits
-from inference.engine.base_models import Base
-from inference.engine.ladder import Encoded
-from inference.engine.lora import EVALUATION_BATCH, Recipe
-from inference.engine.memory import Encoder, Plan, Work, plan, told
-from inference.engine.precision import has_fast_bf16
+from inference.engine.candidate import Candidate
+from inference.engine.errors import JobFault
+from inference.engine.memory import told
 from inference.engine.spool import Spool
 
 
-def work_of(base: Base, data: Encoded, options: TrainingOptions, texts: list[str], tests: int) -> Work:
-    """The shapes of a job; ``texts`` are those of the training rows."""
-    recipe = Recipe.settled(options, len(data.train))
-    return Work(
-        encoder=_shape(base),
-        rows=(len(data.train), len(data.validation), tests),
-        longest=max(map(len, [*data.train.ids, *data.validation.ids])),
-        classes=data.classes,
-        characters=sum(map(len, texts)),
-        rank=recipe.rank if options.highest_rung is Rung.LORA else 0,
-        batch=min(recipe.batch_size, len(data.train)),
-        evaluated=EVALUATION_BATCH,
-        half=has_fast_bf16(),
-    )
+@dataclass(frozen=True)
+class Plan:
+    """How the work is done within the memory that is there."""
+
+    candidates: list[Candidate]
+    predicted: int
+    """Bytes above what is resident before, at the fullest moment."""
+    with_baseline: bool
 
 
-def preflight(work: Work, limit: int, spool: Spool) -> Plan:
-    """How the work is done below a limit of bytes; raises JobFault with the number for work that cannot fit."""
+def plan(candidates: Sequence[Candidate], tests: int, baseline: int, available: int) -> Plan:
+    """Each candidate as it fits, smaller where it must be, then without the baseline; bytes.
+
+    Raises JobFault naming what would be needed and what is there.
+    """
+    fit = [_fitting(candidate, tests, available) for candidate in candidates]
+    peak = max(candidate.need(tests) for candidate in fit)
+    with_baseline = peak + baseline <= available
+    return Plan(fit, peak + (baseline if with_baseline else 0), with_baseline)
+
+
+def preflight(candidates: Sequence[Candidate], tests: int, baseline: int, limit: int, spool: Spool) -> Plan:
+    """The plan below a limit of bytes, told; raises JobFault with the number for work that cannot fit."""
     resident, available = limits.resident(), limits.growth(limit)
-    found = plan(work, available)
-    predicted = resident + (found.need.whole if found.with_baseline else found.need.peak)
-    smaller = f"; {found.work.batch} rows of a batch of {work.batch} at once" if found.work.batch < work.batch else ""
-    left_out = "" if found.with_baseline else "; without TF-IDF beside it"
-    message = f"Memory: about {told(predicted)} of {told(resident + available)}{smaller}{left_out}"
+    found = plan(candidates, tests, baseline, available)
+    at_once = [each.rows_at_once for each in found.candidates if each.rows_at_once is not None]
+    parts = "" if found.candidates == list(candidates) else f"; {min(at_once)} rows of a batch at once"
+    left_out = "" if found.with_baseline else "; without the plain baseline beside it"
+    predicted = resident + found.predicted
     facts = {"predicted_bytes": predicted, "resident_bytes": resident, "available_bytes": available}
-    spool.emit(EventKind.MESSAGE, message, data={**facts, "rows_at_once": found.work.batch})
+    message = f"Memory: about {told(predicted)} of {told(resident + available)}{parts}{left_out}"
+    spool.emit(EventKind.MESSAGE, message, data={**facts, "rows_at_once": min(at_once, default=0)})
     return found
 
 
-def _shape(base: Base) -> Encoder:
-    facts: Any = base.model.config
-    parameters = sum(part.numel() for part in base.model.parameters())
-    return Encoder(
-        facts.hidden_size, facts.intermediate_size, facts.num_hidden_layers, facts.num_attention_heads, parameters
+def _fitting(candidate: Candidate, tests: int, available: int) -> Candidate:
+    while (needed := candidate.need(tests)) > available:
+        smaller = candidate.smaller()
+        if smaller is None:
+            raise JobFault("memory", _refusal(candidate, needed, available))
+        candidate = smaller
+    return candidate
+
+
+def _refusal(candidate: Candidate, needed: int, available: int) -> str:
+    return (
+        f"Learning by {candidate.title} from {candidate.size()} would need {told(needed)} of memory beyond the base"
+        f" model, at its smallest; {told(available)} are there."
+        " Give fewer rows, fewer classes or shorter texts, or choose a smaller base model."
     )

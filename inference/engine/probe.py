@@ -1,17 +1,22 @@
 """The second rung: a frozen base, features computed once, and multinomial logistic regression on top."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from tilth.contract.messages import Row, Rung, ServedBy
 from torch import Tensor, nn
-from torch.nn import functional
 
 from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
-from inference.engine.batches import Batch, by_length
-from inference.engine.evaluate import accuracy
+from inference.engine.batches import Batch, batch_of, by_length, epoch_order
+from inference.engine.candidate import Lesson, Outcome, Session
+from inference.engine.encoder import TextEncoder
+from inference.engine.heads import Head, pack_adapter, read_head, unchanged
+from inference.engine.memory import need
+from inference.engine.objectives.objective import Objective
 from inference.engine.precision import autocast
+from inference.engine.reporting import Reporter
 from inference.engine.task import Examples
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0)
@@ -26,30 +31,19 @@ Tick = Callable[[int], None]
 """Called after each batch with the rows done; may raise Stopped or BudgetReached."""
 
 
-@dataclass(frozen=True)
-class Head:
-    """A linear head: weight [classes, hidden], bias [classes]."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def logits(self, vectors: Tensor) -> Tensor:
-        """[rows, classes] of vectors [rows, hidden]."""
-        return vectors @ self.weight.T + self.bias
-
-
 class LiveHead:
     """A head that learns from each batch of features as it comes: a loss to show at once, and where the fit starts."""
 
-    def __init__(self, hidden: int, classes: int) -> None:
-        self._linear = nn.Linear(hidden, classes)
+    def __init__(self, hidden: int, objective: Objective) -> None:
+        self._objective = objective
+        self._linear = nn.Linear(hidden, objective.width)
         nn.init.zeros_(self._linear.weight)
         nn.init.zeros_(self._linear.bias)
         self._optimiser = torch.optim.Adam(self._linear.parameters(), lr=LIVE_RATE)
 
     def step(self, vectors: Tensor, targets: Tensor) -> float:
         """One step on vectors [batch, hidden]; the batch's mean loss before it."""
-        loss = functional.cross_entropy(self._linear(vectors), targets)
+        loss = self._objective.loss(self._linear(vectors), targets).mean()
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
@@ -77,12 +71,108 @@ def feature_batches(base: Base, batches: Iterable[Batch]) -> Iterator[tuple[Batc
         yield batch, mean_pooled(hidden.float(), batch.attention_mask)
 
 
-def fit_probe(train: Tensor, targets: Tensor, valid: Tensor, valid_targets: Tensor, start: Head) -> tuple[Head, float]:
+@dataclass(frozen=True)
+class ProbeModel:
+    """A head on a frozen encoder; in a slot of the host it is an adapter that changes nothing."""
+
+    encoder: TextEncoder
+    head: Head
+    served_by = ServedBy.STACKED
+
+    def outputs(self, rows: list[Row]) -> Tensor:
+        """[rows, width]."""
+        return self.head.logits(frozen_features(self.encoder.base, self.encoder.examples(rows), lambda _: None))
+
+    def files(self) -> dict[str, bytes]:
+        """peft's files of an adapter of zeros, and the head."""
+        return pack_adapter(*unchanged(self.encoder.base), self.head)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The candidate."""
+
+    encoder: TextEncoder
+    name: str = "probe"
+    title: str = "the probe"
+    rung: Rung = Rung.PROBE
+    rows_at_once: int | None = None
+
+    def size(self) -> str:
+        """Rows, tokens, outputs."""
+        return self.encoder.size()
+
+    def need(self, tests: int) -> int:
+        """By the shapes."""
+        found = need(self.encoder.work(tests))
+        return max(found.probe, found.finish)
+
+    def smaller(self) -> None:
+        """Its batches are small already."""
+
+    def passes(self) -> float:
+        """One for each row."""
+        return float(len(self.encoder.train) + len(self.encoder.validation))
+
+    def learn(self, session: Session) -> Outcome:
+        """Features once, then the head whose penalty scores best on validation."""
+        encoder, objective = self.encoder, self.encoder.lesson.objective
+
+        def tick(rows: int) -> None:
+            session.reporter.work(rows)
+            session.reporter.check(session.keeper.step)
+
+        train, live = self._features_of_train(session.reporter, tick)
+        valid = frozen_features(encoder.base, encoder.validation, tick)
+        known = encoder.lesson.known
+        judged = valid[known], encoder.validation.targets[known]
+        head, strength = fit_probe(train, encoder.train.targets, *judged, live, objective)
+        outputs = head.logits(valid)
+        report_scores(session.reporter, encoder.lesson, "Probe", self.rung, 0, outputs)
+        facts = {"strength": strength}
+        tokens = sum(map(len, encoder.train.ids))
+        return Outcome(self.name, self.rung, ProbeModel(encoder, head), outputs, None, tokens, facts)
+
+    def reopen(self, files: Mapping[str, bytes]) -> ProbeModel:
+        """From the head."""
+        return ProbeModel(self.encoder, read_head(files))
+
+    def _features_of_train(self, reporter: Reporter, tick: Tick) -> tuple[Tensor, Head]:
+        """Features of the training rows, and a head that learned from each batch as it came."""
+        base, train = self.encoder.base, self.encoder.train
+        vectors = torch.zeros(len(train), base.hidden_size)
+        live = LiveHead(base.hidden_size, self.encoder.lesson.objective)
+        order = epoch_order(train, FEATURE_BATCH, seed=self.encoder.lesson.seed, epoch=0)
+        batches = (batch_of(train, rows) for rows in order)
+        for number, (batch, found) in enumerate(feature_batches(base, batches), 1):
+            vectors[batch.rows] = found
+            loss = live.step(found, batch.targets)
+            reporter.step(rung=self.rung, step=number, total_steps=len(order), loss=loss, force=number == 1)
+            tick(len(batch.rows))
+        return vectors, live.head()
+
+
+def report_scores(
+    reporter: Reporter, lesson: Lesson, name: str, rung: Rung, step: int, outputs: Tensor
+) -> dict[str, float]:
+    """Loss and score on validation, told and returned."""
+    known, selects = lesson.known, lesson.objective.selects
+    found, targets = outputs[known], lesson.validation_targets[known]
+    loss = float(lesson.objective.loss(found.double(), targets).mean().item())
+    scores = {"valid_loss": loss, f"valid_{selects}": lesson.objective.score(found, targets)}
+    told = f"{name}: validation {selects}={scores[f'valid_{selects}']:.4f}, loss={loss:.4f}"
+    reporter.scores(told, rung=rung, step=step, **scores)
+    return scores
+
+
+def fit_probe(
+    train: Tensor, targets: Tensor, valid: Tensor, valid_targets: Tensor, start: Head, objective: Objective
+) -> tuple[Head, float]:
     """The head whose strength scores best on validation (the stronger penalty on a tie), and that C."""
     best: tuple[float, Head, float] | None = None
     for strength in STRENGTHS:
-        start = fit_logistic(train, targets, strength, start)
-        score = accuracy(start.logits(valid).argmax(1), valid_targets)
+        start = fit_linear(train, targets, strength, start, objective)
+        score = objective.score(start.logits(valid), valid_targets)
         if best is None or score > best[0]:
             best = (score, start, strength)
     if best is None:
@@ -90,15 +180,18 @@ def fit_probe(train: Tensor, targets: Tensor, valid: Tensor, valid_targets: Tens
     return best[1], best[2]
 
 
-def fit_logistic(vectors: Tensor, targets: Tensor, strength: float, start: Head) -> Head:
-    """Multinomial logistic regression by L-BFGS; the penalty is ‖W‖² / (2·C·n) beside the mean cross-entropy."""
+def fit_linear(vectors: Tensor, targets: Tensor, strength: float, start: Head, objective: Objective) -> Head:
+    """The objective's linear model by L-BFGS; the penalty is ‖W‖² / (2·C·n) beside the mean loss.
+
+    Of labels this is multinomial logistic regression with scikit-learn's C.
+    """
     weight, bias = start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_()
     optimiser = torch.optim.LBFGS([weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
         penalty = weight.square().sum() / (2 * strength * len(targets))
-        loss = functional.cross_entropy(vectors @ weight.T + bias, targets) + penalty
+        loss = objective.loss(vectors @ weight.T + bias, targets).mean() + penalty
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

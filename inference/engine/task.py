@@ -1,23 +1,72 @@
 """What a task is: only what is particular to a problem; everything general is the engine's."""
 
 import importlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pydantic import JsonValue
-from tilth.contract.messages import Prediction, Row
+from tilth.contract.messages import Prediction, Row, TrainingOptions
 from tilth.contract.vertical import Vertical
 from torch import Tensor
 
 from inference.engine.base_models import Base
+from inference.engine.candidate import Candidate, Lesson
+from inference.engine.objectives.objective import Objective
 
 Features = dict[str, JsonValue]
-"""Label map, lengths, thresholds: plain data, saved beside the adapter as JSON."""
+"""Label map, lengths, scales, thresholds: plain data, saved beside the model as JSON."""
+
+
+class Task(Protocol):
+    """How one kind of problem is learned and answered."""
+
+    def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
+        """What the training rows fix, ``kinds`` being those of free columns. Raises JobFault if nothing differs."""
+
+    def objective(self, features: Features) -> Objective:
+        """What is learned."""
+
+    def targets(self, rows: list[Row], features: Features) -> Tensor:
+        """[rows]: the objective's targets; unknown where a row has none."""
+
+    def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
+        """What may learn it, cheapest first."""
+
+    def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
+        """Predictions from outputs [rows, width]; ``features`` hold what calibration settled, too."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A task whose rows an encoder of texts can read."""
+
+    def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:
+        """Token ids of each row, unpadded."""
+
+
+@runtime_checkable
+class Reopens(Protocol):
+    """A task some of whose models are whole: no adapter of a base."""
+
+    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Any:
+        """The model of that kind from its folder's files, as its candidate packed it."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A task that puts a plain way beside the model, for the report alone."""
+
+    def baseline_bytes(self, rows: list[Row]) -> int:
+        """Memory that it takes."""
+
+    def baseline(self, lesson: Lesson, rows: list[Row], targets: Tensor) -> dict[str, float]:
+        """Scores of rows with known targets, by the plain way's name."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows: token ids per row, unpadded, and class indices [rows] (-1: no class of the model's)."""
+    """Encoded rows: token ids per row, unpadded, and targets [rows]."""
 
     ids: list[list[int]]
     targets: Tensor
@@ -26,30 +75,8 @@ class Examples:
         return len(self.ids)
 
 
-class Task(Protocol):
-    """How one kind of problem is learned over a text encoder."""
-
-    def features(self, rows: list[Row]) -> Features:
-        """What the training rows fix: labels, lengths. Raises JobFault if nothing can be learned."""
-
-    def encode(self, rows: list[Row], features: Features, base: Base) -> Examples:
-        """Rows as the base reads them."""
-
-    def classes(self, features: Features) -> int:
-        """Width of the head."""
-
-    def texts(self, rows: list[Row]) -> list[str]:
-        """One text per row, for the baselines."""
-
-    def label(self, row: Row) -> str | None:
-        """The row's class; None if it is out of scope."""
-
-    def answer(self, logits: Tensor, features: Features) -> list[Prediction]:
-        """Predictions from logits [rows, classes] as the head gives them."""
-
-
 def load_task(face: Vertical) -> Task:
-    """The task behind a face's ``module:Class``, made for its schema; a plugin's import error is not swallowed."""
+    """The task behind a face's ``module:Class``, made for it; a plugin's import error is not swallowed."""
     module, _, name = face.task.partition(":")
-    task: Task = getattr(importlib.import_module(module), name)(face.schema_)
+    task: Task = getattr(importlib.import_module(module), name)(face)
     return task

@@ -16,7 +16,7 @@ from inference.adapters.folder import PEFT_PREFIX, AdapterFolder, LoraWeights
 from inference.adapters.pooling import mean_pooled
 from inference.adapters.stacked import StackedModel
 from inference.engine.base_models import Base, load_base
-from inference.engine.lora import linear_names
+from inference.engine.heads import linear_names
 
 NAME = "adapters"
 ADAPTERS = 32

@@ -6,6 +6,7 @@ import csv
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,15 +25,19 @@ from transformers import (
 )
 
 from inference.engine.base_models import Base, load_base
+from inference.engine.candidate import Lesson, Outcome
+from inference.engine.encoder import TextEncoder
 from inference.engine.evaluate import accuracy
+from inference.engine.heads import Head, linear_names
 from inference.engine.keeping import Keeper
-from inference.engine.ladder import Encoded, Ladder
-from inference.engine.lora import Classifier, evaluate_logits, linear_names
-from inference.engine.outcome import Outcome
+from inference.engine.ladder import Ladder
+from inference.engine.lora import Classifier, evaluate_logits
+from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.precision import has_fast_bf16
-from inference.engine.probe import Head, frozen_features
+from inference.engine.probe import ProbeModel, frozen_features
 from inference.engine.reporting import Reporter
 from inference.engine.task import Examples
+from inference.tasks.text import encoder_path
 
 NAME = "training"
 GOAL = 0.925
@@ -49,6 +54,14 @@ class Data:
     validation: Examples
     test: Examples
     classes: int
+
+    def lesson(self) -> Lesson:
+        """Rows are token ids already."""
+        rows = [[{"ids": ids} for ids in part.ids] for part in (self.train, self.validation)]
+        objective = SingleLabel(tuple(f"{label:02d}" for label in range(self.classes)))
+        return Lesson(
+            cast("Any", rows[0]), cast("Any", rows[1]), self.train.targets, self.validation.targets, objective
+        )
 
 
 @dataclass
@@ -109,20 +122,26 @@ class Reached(Exception):
 class Watching:
     """In the keeper's place: looks at each checkpoint's test accuracy while the watch stands still."""
 
-    probe = None
-    lora = None
     step = 0
 
     def __init__(self, base: Base, data: Data, watch: Watch) -> None:
         self._base, self._data, self._watch = base, data, watch
         self.best = (-1.0, 0.0)
 
-    def keep_probe(self, outcome: Outcome, strength: float) -> None:
-        valid = accuracy(outcome.valid_logits.argmax(1), self._data.validation.targets)
-        features = self._pausing(lambda: frozen_features(self._base, self._data.test, lambda _: None))
-        self._judge(valid, outcome.head.logits(features))
+    def running(self, candidate: str) -> None:
+        """Nothing was kept before."""
 
-    def keep_lora(self, at: Any, tensors: dict[str, Tensor], metrics: dict[str, float]) -> None:
+    def reopened(self, candidate: Any) -> None:
+        """Nothing was kept before."""
+
+    def keep_done(self, done: Mapping[str, Outcome]) -> None:
+        if set(done) == {"probe"}:
+            valid = accuracy(done["probe"].valid.argmax(1), self._data.validation.targets)
+            head = cast("ProbeModel", done["probe"].model).head
+            features = self._pausing(lambda: frozen_features(self._base, self._data.test, lambda _: None))
+            self._judge(valid, head.logits(features))
+
+    def keep_running(self, at: Any, tensors: dict[str, Tensor], metrics: dict[str, float]) -> None:
         if metrics:
             self._judge(metrics["valid_accuracy"], self._pausing(lambda: self._logits(tensors)))
 
@@ -146,18 +165,22 @@ class Watching:
 class Silent:
     """In the reporter's place: nothing is told, nothing stops."""
 
+    def device_ms(self) -> int:
+        return 0
+
     def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
+        return self if name == "span" else lambda *_, **__: None
 
 
 def by_the_ladder(base: Base, data: Data) -> tuple[float, float]:
     """Seconds until the goal, or for the whole climb; and the chosen checkpoint's test accuracy."""
     watch = Watch()
     keeper = Watching(base, data, watch)
-    encoded = Encoded(data.train, data.validation, data.classes)
     options = TrainingOptions(seed=0, minimum_gain=0.0)
+    lesson = data.lesson()
+    path = encoder_path(TextEncoder(base, lesson, lambda rows: [cast("Any", row["ids"]) for row in rows], options))
     try:
-        Ladder(base, encoded, options, cast("Reporter", Silent()), cast("Keeper", keeper)).climb()
+        Ladder(path, lesson, options, cast("Reporter", Silent()), cast("Keeper", keeper)).climb()
     except Reached:
         return watch.seconds(), keeper.best[1]
     return -watch.seconds(), keeper.best[1]

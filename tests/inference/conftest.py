@@ -20,9 +20,9 @@ from tilth.contract.messages import Grant, TrainerEvent
 from tilth.contract.vertical import BaseModelOffer
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from inference.adapters.folder import AdapterFolder, pack_folder, read_folder
+from inference.adapters.folder import CARD, FEATURES, AdapterFolder, adapter_files, read_folder
 from inference.engine.base_models import Base, load_base
-from inference.engine.lora import linear_names
+from inference.engine.heads import linear_names
 from inference.storage import Storage
 
 WORDS = [
@@ -147,12 +147,13 @@ def make_files(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeFiles:
             if "lora_B" in name:
                 torch.nn.init.normal_(part, std=0.2)
         head = torch.nn.Linear(32, classes)
-        files = pack_folder(
-            lora={k: v.contiguous() for k, v in get_peft_model_state_dict(model).items()},
-            config={"r": rank, "lora_alpha": 2 * rank, "peft_type": "LORA", "target_modules": names},
-            head={"weight": head.weight.detach(), "bias": head.bias.detach()},
-            features={"labels": [f"label {n}" for n in range(classes)], "max_length": 32}, card="# A card\n",
-        )  # fmt: skip
+        files = adapter_files(
+            {k: v.contiguous() for k, v in get_peft_model_state_dict(model).items()},
+            {"r": rank, "lora_alpha": 2 * rank, "peft_type": "LORA", "target_modules": names},
+            {"weight": head.weight.detach(), "bias": head.bias.detach()},
+        )
+        features = {"labels": [f"label {n}" for n in range(classes)], "max_length": 32}
+        files |= {FEATURES: json.dumps(features).encode(), CARD: b"# A card\n"}
         return sealed(files), model.eval(), head
 
     return make

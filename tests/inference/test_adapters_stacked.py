@@ -16,7 +16,7 @@ from inference.adapters.pooling import mean_pooled
 from inference.adapters.stacked import StackedModel, groups
 from inference.engine.base_models import Base, load_base
 from inference.engine.batches import padded
-from inference.engine.lora import linear_names
+from inference.engine.heads import linear_names
 
 NAMES = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 

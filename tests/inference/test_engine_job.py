@@ -32,7 +32,7 @@ def _tiny_vertical(monkeypatch: pytest.MonkeyPatch, tiny_offer: Any) -> None:
                               SchemaField(role="label", kind=FieldKind.LABEL, title="Label")),
                       out_of_scope_labels=("oos",)),
         metrics=(Metric(name="accuracy", title="Accuracy"),), base_models=(tiny_offer,),
-        task="inference.tasks.text_classification:TextClassification",
+        task="inference.tasks.text:Text",
     )  # fmt: skip
     monkeypatch.setattr(registry, "verticals", lambda: {"tiny": face})
 
@@ -125,7 +125,7 @@ def test_a_full_disk_loses_the_attempt_and_not_the_job(attempts: Attempts, monke
 def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny data are learned by the probe already; LoRA is kept here so that its files can be looked at."""
     monkeypatch.setattr("inference.engine.outcome.LEAST_GAIN", -1.0)
-    monkeypatch.setattr("inference.engine.ladder.error_upper_bound", lambda *_: 1.0)
+    monkeypatch.setattr("inference.engine.objectives.single_label.error_upper_bound", lambda *_: 1.0)
 
 
 @pytest.mark.parametrize("rung", [Rung.PROBE, Rung.LORA])
@@ -146,7 +146,7 @@ def test_peft_loads_the_folder_and_gives_the_same_logits(
         vector = mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)[0]
     from inference.adapters.pool import Pool
     from inference.adapters.stacked import StackedModel
-    from inference.engine.lora import linear_names
+    from inference.engine.heads import linear_names
 
     stacked = StackedModel(attempts.base.model, linear_names(attempts.base.model), slots=2, rank=16)
     slot = Pool(stacked.table).pin(folder.digest, lambda: folder).number

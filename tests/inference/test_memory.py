@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pytest
@@ -16,17 +16,22 @@ from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vert
 from inference.engine import limits, memory
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch
+from inference.engine.candidate import Candidate
 from inference.engine.data import read_splits
 from inference.engine.errors import JobFault
+from inference.engine.heads import Head
 from inference.engine.job import run_job
-from inference.engine.lora import Classifier, Recipe, Run
-from inference.engine.memory import MIB, Encoder, Work, need, plan, trained_token
-from inference.engine.probe import Head
+from inference.engine.lora import Classifier, Run
+from inference.engine.memory import MIB, Encoder, Work, need, tfidf, trained_token
+from inference.engine.objectives.single_label import SingleLabel
+from inference.engine.preflight import Plan, plan
+from inference.engine.recipe import Recipe
 
 MINILM = Encoder(hidden=384, intermediate=1536, layers=6, heads=12, parameters=22_713_216)
 TINY = Encoder(hidden=32, intermediate=64, layers=2, heads=2, parameters=0)
+ABC = SingleLabel(("a", "b", "c"))
 WORK = Work(
-    encoder=MINILM, rows=(8000, 1000, 1000), longest=128, classes=77, characters=480_000, rank=16, batch=64,
+    encoder=MINILM, rows=(8000, 1000, 1000), longest=128, classes=77, rank=16, batch=64,
     evaluated=64, half=True,
 )  # fmt: skip
 
@@ -35,7 +40,7 @@ WORK = Work(
 def run(tiny: Base) -> Run:
     torch.manual_seed(0)
     head = Head(torch.randn(3, 32), torch.zeros(3))
-    return Run(Classifier(tiny, head, rank=4), Recipe(4, 1, 8, 1e-3, 0), steps=10)
+    return Run(Classifier(tiny, head, rank=4), Recipe(4, 1, 8, 1e-3, 0), ABC, steps=10)
 
 
 def batch(rows: int, tokens: int) -> Batch:
@@ -76,7 +81,7 @@ def test_what_a_token_takes_is_what_autograd_saves_for_it(
 def test_a_batch_in_parts_takes_the_same_step(run: Run, tiny: Base) -> None:
     torch.manual_seed(0)
     other = Run(
-        Classifier(tiny, Head(torch.randn(3, 32), torch.zeros(3)), 4), run.recipe, steps=10, rows_at_once=3
+        Classifier(tiny, Head(torch.randn(3, 32), torch.zeros(3)), 4), run.recipe, ABC, steps=10, rows_at_once=3
     )  # fmt: skip
     other.model.restore(run.model.learned())
     losses = [(run.step(batch(8, 16), at), other.step(batch(8, 16), at)) for at in range(3)]
@@ -88,24 +93,46 @@ def test_a_batch_in_parts_takes_the_same_step(run: Run, tiny: Base) -> None:
     assert max(apart) < 5e-3
 
 
+@dataclass(frozen=True)
+class Shaped:
+    """A candidate of so many rows at once, as far as the preflight looks at it."""
+
+    rows_at_once: int | None = 64
+    title: str = "LoRA"
+
+    def size(self) -> str:
+        return "9,000 rows"
+
+    def need(self, tests: int) -> int:
+        return need(replace(WORK, batch=self.rows_at_once or 1)).peak
+
+    def smaller(self) -> "Shaped | None":
+        return None if self.rows_at_once == 1 else Shaped((self.rows_at_once or 1) // 2)
+
+
+def planned(available: int, baseline: int = 0) -> Plan:
+    return plan([cast("Candidate", Shaped())], 1000, baseline, available)
+
+
 def test_work_that_fits_is_left_as_it_is() -> None:
-    found = plan(WORK, need(WORK).whole)
-    assert (found.work, found.with_baseline) == (WORK, True)
+    baseline = tfidf(480_000, 77)
+    found = planned(need(WORK).peak + baseline, baseline)
+    assert ([each.rows_at_once for each in found.candidates], found.with_baseline) == ([64], True)
+    assert found.predicted == need(WORK).peak + baseline
 
 
 def test_too_large_a_batch_goes_in_parts_and_the_baseline_is_left_out_before_a_job_is_refused() -> None:
-    smaller = plan(WORK, need(WORK).peak - 1)
-    assert smaller.work.batch == WORK.batch // 2
-    assert need(smaller.work).peak < need(WORK).peak
-    many = replace(WORK, classes=2000, characters=50_000_000)
-    without = plan(many, need(replace(many, batch=1)).peak)
+    smaller = planned(need(WORK).peak - 1)
+    assert [each.rows_at_once for each in smaller.candidates] == [32]
+    assert smaller.predicted < need(WORK).peak
+    without = planned(need(replace(WORK, batch=1)).peak, tfidf(50_000_000, 2000))
     assert not without.with_baseline
 
 
 def test_work_that_cannot_fit_is_refused_with_the_numbers() -> None:
     least = need(replace(WORK, batch=1)).peak
     with pytest.raises(JobFault, match=f"{least / MIB:,.0f} MB of memory.*; {(least - MIB) / MIB:,.0f} MB are there"):
-        plan(WORK, least - MIB)
+        planned(least - MIB)
 
 
 def test_two_trainers_share_what_one_may_have() -> None:
@@ -134,10 +161,10 @@ def attempt(place: Any, tiny: Base, tiny_offer: Any, monkeypatch: pytest.MonkeyP
         schema=Schema(fields=(SchemaField(role="text", kind=FieldKind.TEXT, title="Text"),
                               SchemaField(role="label", kind=FieldKind.LABEL, title="Label"))),
         metrics=(Metric(name="accuracy", title="Accuracy"),), base_models=(tiny_offer,),
-        task="inference.tasks.text_classification:TextClassification",
+        task="inference.tasks.text:Text",
     )  # fmt: skip
     monkeypatch.setattr(registry, "verticals", lambda: {"tiny": face})
-    monkeypatch.setattr("inference.engine.ladder.error_upper_bound", lambda *_: 1.0)
+    monkeypatch.setattr("inference.engine.objectives.single_label.error_upper_bound", lambda *_: 1.0)
     splits = ["train", "train", "validation", "test"]
     rows = [
         {"text": f"{word} please", "label": word, "split": splits[at % 4]}
@@ -177,7 +204,7 @@ def test_a_job_that_runs_out_although_it_should_fit_fails_with_the_numbers(
     def greedy(*_: object, **__: object) -> None:
         torch.ones(2 << 30)
 
-    monkeypatch.setattr("inference.engine.ladder.fit_probe", greedy)
+    monkeypatch.setattr("inference.engine.probe.fit_probe", greedy)
     assert attempt(1024 * MIB) is EventKind.FAILED
     failed = place.events("1")[-2]
     assert failed.data["code"] == "out_of_memory"

@@ -42,5 +42,5 @@ vertical = Vertical(
         BillableUnit(name="embedding.tokens", title="Embeddings, tokens read", micro_usd=20, per_quantity=1000),
     ),
     widgets=("intents", "confusions"),
-    task="inference.tasks.text_classification:TextClassification",
+    task="inference.tasks.text:Text",
 )

@@ -45,6 +45,15 @@ class Rung(StrEnum):
     LORA = "lora"
 
 
+class ServedBy(StrEnum):
+    """What kind of host answers by a model."""
+
+    STACKED = "stacked"
+    """An adapter in a slot beside many others on one base."""
+    WHOLE = "whole"
+    """A small model of its own."""
+
+
 class TrainingOptions(Message):
     """What a customer may say about learning; None means the engine chooses."""
 
@@ -164,6 +173,7 @@ class ModelRef(Message):
     folder: Grant
     vertical: str
     base_model: str
+    served_by: ServedBy = ServedBy.STACKED
 
 
 class PredictRequest(Message):
@@ -182,6 +192,8 @@ class Prediction(Message):
     score: float | None = None
     probabilities: dict[str, float] | None = None
     out_of_scope: bool | None = None
+    interval: tuple[float, float] | None = None
+    """Of a number: where new ones lie as often as the model card says."""
 
 
 class PredictionUsage(Message):

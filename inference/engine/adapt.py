@@ -1,0 +1,200 @@
+"""The candidate that adapts an encoder: LoRA from the probe's head, epoch by epoch, the best by validation kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load
+from tilth.contract.messages import Row, Rung, ServedBy
+from torch import Tensor
+
+from inference.adapters.folder import ADAPTER, CONFIG, read_json
+from inference.engine.batches import batch_of, epoch_order
+from inference.engine.candidate import Outcome, Session
+from inference.engine.checkpoints import Progress, optimiser_tensors, restore_optimiser
+from inference.engine.encoder import TextEncoder
+from inference.engine.errors import BudgetReached, JobFault, Stopped
+from inference.engine.heads import Head, adapter_config, pack_adapter, read_head
+from inference.engine.lora import Classifier, Run, evaluate_logits
+from inference.engine.memory import need
+from inference.engine.probe import ProbeModel, report_scores
+from inference.engine.reporting import Reporter
+
+PATIENCE = 2
+"""Epochs without a better validation score before training stops."""
+Best = dict[str, Tensor] | None
+
+
+@dataclass(frozen=True)
+class LoraModel:
+    """An encoder with its adapter, by peft's names, and head."""
+
+    encoder: TextEncoder
+    head: Head
+    lora: Mapping[str, Tensor]
+    config: dict[str, Any]
+    served_by = ServedBy.STACKED
+
+    def outputs(self, rows: list[Row]) -> Tensor:
+        """[rows, width]."""
+        model = Classifier(self.encoder.base, self.head, int(self.config["r"]))
+        model.restore(learned(self.lora, self.head))
+        return evaluate_logits(model, self.encoder.examples(rows))
+
+    def files(self) -> dict[str, bytes]:
+        """peft's files, and the head."""
+        return pack_adapter(self.lora, self.config, self.head)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The candidate; ``rows_at_once`` of a batch go forward and back together, their gradients add up."""
+
+    encoder: TextEncoder
+    rows_at_once: int
+    name: str = "lora"
+    title: str = "LoRA"
+    rung: Rung = Rung.LORA
+
+    def size(self) -> str:
+        """Rows, tokens, outputs."""
+        return self.encoder.size()
+
+    def need(self, tests: int) -> int:
+        """By the shapes."""
+        return need(self.encoder.work(tests, rank=self.encoder.recipe.rank, batch=self.rows_at_once)).peak
+
+    def smaller(self) -> Self | None:
+        """Half the rows at once; None at one."""
+        rows = min(self.rows_at_once, len(self.encoder.train))
+        return None if rows == 1 else replace(self, rows_at_once=(rows + 1) // 2)
+
+    def passes(self) -> float:
+        """Three for each row and epoch, one for each of validation."""
+        return self.encoder.recipe.epochs * (3.0 * len(self.encoder.train) + len(self.encoder.validation))
+
+    def learn(self, session: Session) -> Outcome | None:
+        """None if not one epoch was evaluated within the budget."""
+        return Climb(self, session).outcome()
+
+    def reopen(self, files: Mapping[str, bytes]) -> LoraModel:
+        """From peft's files and the head."""
+        return LoraModel(self.encoder, read_head(files), load(files[ADAPTER]), read_json(files, CONFIG))
+
+
+class Climb:
+    """One run of the candidate, from its start or from a checkpoint."""
+
+    def __init__(self, candidate: Lora, session: Session) -> None:
+        self._candidate, self._session = candidate, session
+        self._encoder, self._recipe = candidate.encoder, candidate.encoder.recipe
+        self._reporter: Reporter = session.reporter
+        torch.manual_seed(self._recipe.seed)
+        self._model = Classifier(self._encoder.base, self._start(), self._recipe.rank)
+        batches = -(-len(self._encoder.train) // self._recipe.batch_size)
+        self._run = Run(
+            self._model, self._recipe, self._encoder.lesson.objective, steps=batches * self._recipe.epochs,
+            rows_at_once=candidate.rows_at_once,
+        )  # fmt: skip
+
+    def outcome(self) -> Outcome | None:
+        """Of the best epoch."""
+        step = self._session.keeper.step
+        at, best = self._resumed() or (
+            Progress(self._candidate.name, self._candidate.rung, step, 0, 0, first=step),
+            None,
+        )
+        try:
+            while at.epoch < self._recipe.epochs and at.epoch - at.best_epoch <= PATIENCE:
+                at = self._epoch(at, best)
+                at, best = self._judge(at, best)
+        except BudgetReached:
+            self._reporter.note("The device time of the budget is used up; the best model so far is kept.")
+        if self._run.rows_at_once < self._candidate.rows_at_once:
+            self._reporter.note(f"Memory ran out; from then on {self._run.rows_at_once} rows of a batch went at once.")
+        return self._best(at, best)
+
+    def _start(self) -> Head:
+        """The probe's head."""
+        probe = self._session.done["probe"].model
+        if not isinstance(probe, ProbeModel):
+            raise TypeError(f"the candidate before is a {type(probe).__name__}; LoRA starts from a probe's head")
+        return probe.head
+
+    def _resumed(self) -> tuple[Progress, Best] | None:
+        kept = self._session.keeper.running(self._candidate.name)
+        if kept is None:
+            return None
+        progress, tensors = kept
+        self._model.restore({name: t for name, t in tensors.items() if name.startswith(("lora.", "head."))})
+        restore_optimiser(self._run.optimiser, tensors)
+        torch.set_rng_state(tensors["random"])
+        if progress.threads != torch.get_num_threads():
+            self._reporter.note(
+                f"Paused with {progress.threads} threads, resumed with {torch.get_num_threads()}: the same but for"
+                " rounding."
+            )
+        best = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
+        return progress, best or None
+
+    def _epoch(self, at: Progress, best: Best) -> Progress:
+        """The rest of an epoch; a pause keeps a checkpoint first."""
+        train, run = self._encoder.train, self._run
+        order = epoch_order(train, self._recipe.batch_size, seed=self._recipe.seed, epoch=at.epoch)
+        for rows in order[at.batch_in_epoch :]:
+            self._check(at, best)
+            step = at.step - at.first
+            loss = run.step(batch_of(train, rows), step)
+            if not loss < float("inf"):
+                raise JobFault("diverged", f"the loss became {loss} at step {step}; lower learning_rate_multiplier")
+            at = replace(at, step=at.step + 1, batch_in_epoch=at.batch_in_epoch + 1, epoch_loss=at.epoch_loss + loss)
+            self._reporter.work(3.0 * len(rows))
+            self._reporter.step(
+                rung=self._candidate.rung, step=at.step, total_steps=at.first + run.steps, loss=loss, force=step == 0
+            )
+        return at
+
+    def _check(self, at: Progress, best: Best) -> None:
+        try:
+            self._reporter.check(at.step)
+        except Stopped as stopped:
+            if stopped.mode == "pause":
+                self._keep(at, best, {})
+            raise
+
+    def _judge(self, at: Progress, best: Best) -> tuple[Progress, Best]:
+        """Validation after an epoch, and its checkpoint; the best by score, then by loss, is kept."""
+        outputs = evaluate_logits(self._model, self._encoder.validation)
+        self._reporter.work(len(self._encoder.validation))
+        lesson, rung = self._encoder.lesson, self._candidate.rung
+        scores = report_scores(self._reporter, lesson, f"Epoch {at.epoch + 1}", rung, at.step, outputs)
+        train_loss = at.epoch_loss / max(1, at.batch_in_epoch)
+        history = [*at.history, {"epoch": at.epoch + 1, "step": at.step, "train_loss": train_loss, **scores}]
+        score = scores[f"valid_{lesson.objective.selects}"] - 1e-6 * scores["valid_loss"]
+        if score > at.best_score:
+            best = {**self._model.learned(), "valid": outputs}
+            at = replace(at, best_epoch=at.epoch, best_score=score)
+        at = replace(at, epoch=at.epoch + 1, batch_in_epoch=0, epoch_loss=0.0, history=history)
+        self._keep(at, best, {"train_loss": train_loss, **scores})
+        return at, best
+
+    def _keep(self, at: Progress, best: Best, metrics: dict[str, float]) -> None:
+        tensors = {**self._model.learned(), **optimiser_tensors(self._run.optimiser)}
+        tensors |= {f"best.{name}": tensor for name, tensor in (best or {}).items()}
+        self._session.keeper.keep_running(at, tensors, metrics)
+
+    def _best(self, at: Progress, best: Best) -> Outcome | None:
+        if best is None:
+            return None
+        lora = {name.removeprefix("lora."): t for name, t in best.items() if name.startswith("lora.")}
+        config = adapter_config(self._model.config, self._encoder.base)
+        model = LoraModel(self._encoder, Head(best["head.weight"], best["head.bias"]), lora, config)
+        tokens = at.epoch * sum(map(len, self._encoder.train.ids))
+        facts = {"rank": self._recipe.rank, "best_epoch": at.best_epoch + 1, "epochs": at.epoch}
+        return Outcome(self._candidate.name, self._candidate.rung, model, best["valid"], None, tokens, facts)
+
+
+def learned(lora: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
+    """As ``Classifier.restore`` takes them."""
+    return {**{f"lora.{name}": t for name, t in lora.items()}, "head.weight": head.weight, "head.bias": head.bias}

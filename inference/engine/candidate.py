@@ -1,0 +1,110 @@
+"""A candidate: one way to learn a lesson. The engine gives every one of them everything else."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from tilth.contract.messages import Row, Rung, ServedBy
+from torch import Tensor
+
+from inference.engine.objectives.objective import Objective
+
+if TYPE_CHECKING:
+    from inference.engine.keeping import Keeper
+    from inference.engine.reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What every candidate learns from: training rows with known targets, and all rows of validation."""
+
+    train: list[Row]
+    validation: list[Row]
+    train_targets: Tensor
+    validation_targets: Tensor
+    objective: Objective
+    seed: int = 0
+
+    @property
+    def known(self) -> Tensor:
+        """[validation rows] bool: those that can be judged."""
+        return self.objective.known(self.validation_targets)
+
+
+class Model(Protocol):
+    """A model that has learned."""
+
+    @property
+    def served_by(self) -> ServedBy:
+        """What kind of host answers by it."""
+
+    def outputs(self, rows: list[Row]) -> Tensor:
+        """[rows, width]."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """Safetensors, JSON or plain text by name, never a pickle; the candidate's ``reopen`` reads them."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a candidate gives."""
+
+    name: str
+    rung: Rung
+    model: Model
+    valid: Tensor
+    """[validation rows, width], by a model that has not seen them."""
+    crossed: Tensor | None = None
+    """[training rows, width]: each row by a model that has not seen it (cross-fitting); None where that is too dear."""
+    tokens: int = 0
+    """Read while learning."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For the report: what was chosen, and by which figure."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a candidate may use while it learns."""
+
+    reporter: "Reporter"
+    keeper: "Keeper"
+    done: Mapping[str, Outcome]
+    """By the candidates before."""
+
+
+class Candidate(Protocol):
+    """One way to learn; ``name`` is unique in a task."""
+
+    @property
+    def name(self) -> str:
+        """In the report and the folder."""
+
+    @property
+    def title(self) -> str:
+        """In a sentence: "LoRA", "the scorecard"."""
+
+    @property
+    def rung(self) -> Rung:
+        """How dear it is: dearer ones are climbed only while they may still gain enough."""
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """Rows that go forward and back together; None where nothing does."""
+
+    def size(self) -> str:
+        """What it learns from, in a sentence: "1,000 rows of at most 128 tokens and 77 classes"."""
+
+    def need(self, tests: int) -> int:
+        """Bytes above what is resident before, at the fullest moment, so many rows of test included."""
+
+    def smaller(self) -> Self | None:
+        """The same with less memory, to the same result; None if it cannot."""
+
+    def passes(self) -> float:
+        """Expected work in row passes, for the progress that is shown."""
+
+    def learn(self, session: Session) -> Outcome | None:
+        """Learns; None if the budget ended before there was a model. Raises Stopped, BudgetReached, JobFault."""
+
+    def reopen(self, files: Mapping[str, bytes]) -> Model:
+        """The model of files that it packed."""

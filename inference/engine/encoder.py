@@ -1,0 +1,79 @@
+"""A base that reads texts, over one lesson: what the probe and every way to adapt share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tilth.contract.messages import Row, TrainingOptions
+from torch import Tensor
+
+from inference.engine.base_models import Base
+from inference.engine.candidate import Lesson
+from inference.engine.memory import Encoder, Work
+from inference.engine.precision import has_fast_bf16
+from inference.engine.recipe import Recipe
+from inference.engine.task import Examples
+
+EVALUATION_BATCH = 64
+Encode = Callable[[Sequence[Row]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """The base with a task's way to encode; each split is encoded once."""
+
+    base: Base
+    lesson: Lesson
+    encode: Encode
+    options: TrainingOptions
+
+    @cached_property
+    def train(self) -> Examples:
+        """Training rows."""
+        return Examples(self.encode(self.lesson.train), self.lesson.train_targets)
+
+    @cached_property
+    def validation(self) -> Examples:
+        """Validation rows."""
+        return Examples(self.encode(self.lesson.validation), self.lesson.validation_targets)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The numbers of a run, with everything "auto" settled."""
+        return Recipe.settled(self.options, len(self.lesson.train))
+
+    def examples(self, rows: list[Row]) -> Examples:
+        """Rows without targets."""
+        return Examples(self.encode(rows), Tensor([float("nan")] * len(rows)))
+
+    def size(self) -> str:
+        """In a sentence."""
+        rows = len(self.train) + len(self.validation)
+        return f"{rows:,} rows of at most {self.longest} tokens and {self.lesson.objective.width:,} outputs"
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(map(len, [*self.train.ids, *self.validation.ids]))
+
+    def work(self, tests: int, *, rank: int = 0, batch: int = 1) -> Work:
+        """The shapes of what is done; rank 0: no more than the probe."""
+        return Work(
+            encoder=self._shape,
+            rows=(len(self.train), len(self.validation), tests),
+            longest=self.longest,
+            classes=self.lesson.objective.width,
+            rank=rank,
+            batch=min(batch, len(self.train)),
+            evaluated=EVALUATION_BATCH,
+            half=has_fast_bf16(),
+        )
+
+    @cached_property
+    def _shape(self) -> Encoder:
+        facts: Any = self.base.model.config
+        parameters = sum(part.numel() for part in self.base.model.parameters())
+        return Encoder(
+            facts.hidden_size, facts.intermediate_size, facts.num_hidden_layers, facts.num_attention_heads, parameters
+        )

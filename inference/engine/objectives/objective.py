@@ -1,0 +1,62 @@
+"""An objective: everything that depends on the kind of target, and on nothing else of a task."""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+from tilth.contract.messages import Prediction
+from torch import Tensor
+
+Settled = dict[str, JsonValue]
+"""What calibration fixes, e.g. a temperature: plain data, saved with the model."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Metrics by name, on the rows that have a known target, and what else the report tells."""
+
+    metrics: dict[str, float]
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """One kind of target. Outputs are [rows, width] as a model gives them; targets have rows first."""
+
+    @property
+    def selects(self) -> str:
+        """Name of the metric that chooses; higher is better."""
+
+    @property
+    def width(self) -> int:
+        """Outputs of a row."""
+
+    @property
+    def note(self) -> str:
+        """What an answer means, for the model card."""
+
+    def known(self, targets: Tensor) -> Tensor:
+        """[rows] bool: which rows can be judged."""
+
+    def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """[rows], of known rows."""
+
+    def score(self, outputs: Tensor, targets: Tensor) -> float:
+        """The metric that chooses, of known rows."""
+
+    def resampled(self, outputs: Tensor, targets: Tensor, draws: Tensor) -> Tensor:
+        """[resamples]: the score of each draw [resamples, rows] of row numbers, with replacement."""
+
+    def headroom(self, outputs: Tensor, targets: Tensor) -> float:
+        """The most that any other model could score above this one, at the upper end of its 95 % interval."""
+
+    def constant(self, targets: Tensor) -> Tensor:
+        """[width]: what to answer knowing no more than the targets of training; the least a model must beat."""
+
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Settled:
+        """What validation fixes; rows that are not known count where they can."""
+
+    def judge(self, outputs: Tensor, targets: Tensor, settled: Settled) -> Judged:
+        """Every metric, after calibration."""
+
+    def answer(self, outputs: Tensor, settled: Settled) -> list[Prediction]:
+        """What customers get."""

@@ -1,0 +1,86 @@
+"""Texts: one text, or a pair of them, read by an encoder; the target is a label of a fixed set or a number."""
+
+from collections.abc import Mapping, Sequence
+
+from tilth.contract.errors import ContractError, VerticalError
+from tilth.contract.messages import Prediction, Row, TrainingOptions
+from tilth.contract.vertical import FieldKind, Vertical
+from torch import Tensor
+
+from inference.engine.adapt import Lora
+from inference.engine.base_models import Base
+from inference.engine.baselines import tfidf_svm
+from inference.engine.candidate import Candidate, Lesson
+from inference.engine.encoder import TextEncoder
+from inference.engine.memory import tfidf
+from inference.engine.objectives.objective import Objective
+from inference.engine.objectives.single_label import SingleLabel
+from inference.engine.probe import Probe
+from inference.engine.task import Features
+from inference.tasks.targets import Target
+
+MAX_TOKENS = 128
+
+
+class Text:
+    """One or two roles of kind text, and a target; rows beyond MAX_TOKENS tokens are cut."""
+
+    def __init__(self, face: Vertical) -> None:
+        self._texts = [field.role for field in face.schema_.fields if field.kind is FieldKind.TEXT]
+        if not 1 <= len(self._texts) <= 2:
+            raise VerticalError(f"{face.name}: a task of texts needs one or two roles of kind text, not {self._texts}")
+        self._target = Target(face)
+
+    def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
+        """The target's labels or scale; raises JobFault if there is nothing to tell apart."""
+        return {**self._target.features(rows), "max_length": MAX_TOKENS, "pooling": "mean", "normalize": True}
+
+    def objective(self, features: Features) -> Objective:
+        """By the target."""
+        return self._target.objective(features)
+
+    def targets(self, rows: list[Row], features: Features) -> Tensor:
+        """[rows]."""
+        return self._target.of(rows, features)
+
+    def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:
+        """Token ids; of a pair with the base's separator between them."""
+        if not rows:
+            return []
+        texts = [[_text(row, role) for row in rows] for role in self._texts]
+        return base.encode(texts[0], int(str(features["max_length"])), texts[1] if len(texts) > 1 else None)
+
+    def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
+        """A probe on the frozen base, then LoRA."""
+        return encoder_path(TextEncoder(base, lesson, lambda rows: self.encode(rows, features, base), options))
+
+    def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
+        """By the target."""
+        return self.objective(features).answer(outputs, features)
+
+    def baseline_bytes(self, rows: list[Row]) -> int:
+        """Of TF-IDF with a linear SVM."""
+        labels = len({self._target.value(row) for row in rows})
+        return tfidf(sum(len(self._joined(row)) for row in rows), labels)
+
+    def baseline(self, lesson: Lesson, rows: list[Row], targets: Tensor) -> dict[str, float]:
+        """Accuracy of TF-IDF with a linear SVM; nothing for a target that is no label."""
+        objective = lesson.objective
+        if not isinstance(objective, SingleLabel) or objective.selects != "accuracy":
+            return {}
+        texts, tests = ([self._joined(row) for row in each] for each in (lesson.train, rows))
+        return {"tfidf_svm": tfidf_svm(texts, lesson.train_targets.tolist(), tests, targets.tolist())}
+
+    def _joined(self, row: Row) -> str:
+        return " ".join(str(row[role]) for role in self._texts)
+
+
+def _text(row: Row, role: str) -> str:
+    if role not in row:
+        raise ContractError(f"an input has no {role!r}; it has {', '.join(sorted(row)) or 'nothing'}")
+    return str(row[role])
+
+
+def encoder_path(encoder: TextEncoder) -> list[Candidate]:
+    """What an encoder of texts can do, cheapest first."""
+    return [Probe(encoder), Lora(encoder, encoder.recipe.batch_size)]
