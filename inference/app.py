@@ -13,6 +13,7 @@ from tilth.contract.registry import verticals
 
 from inference import ingress
 from inference.actors.host import HEALTH_PATIENCE_S, HEALTH_PERIOD_S, Host
+from inference.actors.small_host import SmallHost
 from inference.actors.trainer import NAMESPACE, trainer_pool
 from inference.settings import Settings, settings
 from inference.storage import load_verify_key
@@ -29,9 +30,10 @@ log = logging.getLogger(__name__)
 class Ingress:
     """The ingress as Serve runs it."""
 
-    def __init__(self, configured: Settings, **hosts: Any) -> None:
+    def __init__(self, configured: Settings, small: Any, **hosts: Any) -> None:
         named = {name.replace("__", "-"): host for name, host in hosts.items()}
-        self._ingress = ingress.Ingress(load_verify_key(configured.verify_key), trainer_pool(configured), named)
+        key = load_verify_key(configured.verify_key)
+        self._ingress = ingress.Ingress(key, trainer_pool(configured), named, small)
 
     async def __call__(self, request: Request) -> Response:
         """Answers one request."""
@@ -41,12 +43,23 @@ class Ingress:
 def deploy(configured: Settings) -> None:
     """Starts Serve's proxy and deploys hosts and ingress; doing it again replaces what has changed."""
     serve.start(proxy_location="HeadOnly", http_options={"host": configured.host, "port": configured.port})
-    offers = {offer.id: offer for face in verticals().values() for offer in face.base_models}
-    hosts = {
-        name.replace("-", "__"): Host.options(name=f"host-{name}").bind(offer, configured)  # type: ignore[attr-defined]
-        for name, offer in offers.items()
-    }
-    serve.run(Ingress.bind(configured, **hosts), name="tilth", route_prefix="/")  # type: ignore[attr-defined]
+    serve.run(
+        Ingress.bind(configured, SmallHost.bind(configured), **_hosts(configured)),  # type: ignore[attr-defined]
+        name="tilth",
+        route_prefix="/",
+    )
+
+
+def _hosts(configured: Settings) -> dict[str, Any]:
+    """One for each base; offers of the same weights share it."""
+    bound: dict[tuple[str, str], Any] = {}
+    hosts = {}
+    for offer in (offer for face in verticals().values() for offer in face.base_models):
+        weights = (offer.source, offer.revision)
+        if weights not in bound:
+            bound[weights] = Host.options(name=f"host-{offer.id}").bind(offer, configured)  # type: ignore[attr-defined]
+        hosts[offer.id.replace("-", "__")] = bound[weights]
+    return hosts
 
 
 def main() -> None:

@@ -20,7 +20,9 @@ from tilth.contract.messages import (
     JobStatus,
     LoadRequest,
     Message,
+    ModelRef,
     PredictRequest,
+    ServedBy,
     StopRequest,
     TrainerEvent,
 )
@@ -43,13 +45,14 @@ class TooLarge(Exception):
 
 
 class Ingress:
-    """One for each process; ``pool`` and ``hosts`` are Ray's handles, or what has their methods' ``remote``."""
+    """One for each process; ``pool``, ``hosts``, ``small`` are Ray's handles, or what has their methods' ``remote``."""
 
-    def __init__(self, key: Ed25519PublicKey, pool: Any, hosts: Mapping[str, Any]) -> None:
+    def __init__(self, key: Ed25519PublicKey, pool: Any, hosts: Mapping[str, Any], small: Any) -> None:
         self._key = key
         self._storage = Storage(key)
         self._pool = pool
         self._hosts = dict(hosts)
+        self._small = small
 
     async def answer(self, request: Request) -> Response:
         """Answers one request."""
@@ -95,19 +98,25 @@ class Ingress:
         return Health(ready=True, base_models=tuple(self._hosts), trainers_free=await self._pool.free.remote())
 
     async def _predict(self, message: PredictRequest) -> Answer:
-        host = self._hosts.get(message.model.base_model)
+        host = self._host(message.model)
         if host is None:
             return fault(422, "no_such_base", f"no host for the base model {message.model.base_model}")
         return await host.predict.remote(message)  # type: ignore[no-any-return]
 
+    def _host(self, model: ModelRef) -> Any:
+        """Whole models have one of their own; None for a base that is not on offer."""
+        return self._small if model.served_by is ServedBy.WHOLE else self._hosts.get(model.base_model)
+
     async def _embed(self, message: EmbedRequest) -> Answer:
+        if message.model is not None and message.model.served_by is ServedBy.WHOLE:
+            return fault(422, "no_encoder", "this model reads a table; only encoders of texts give vectors")
         host = self._hosts.get(message.base_model)
         if host is None or (message.model is not None and message.model.base_model != message.base_model):
             return fault(422, "no_such_base", f"no host for the base model {message.base_model}")
         return await host.embed.remote(message)  # type: ignore[no-any-return]
 
     async def _load(self, message: LoadRequest) -> Answer:
-        host = self._hosts.get(message.model.base_model)
+        host = self._host(message.model)
         if host is None:
             return fault(422, "no_such_base", f"no host for the base model {message.model.base_model}")
         return await host.load.remote(message)  # type: ignore[no-any-return]

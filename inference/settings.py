@@ -27,6 +27,8 @@ class Settings:
     """MiB that one trainer may hold; 0: its share of the machine's memory."""
     slots: int
     """Adapters that a host keeps on its device."""
+    small_models_mb: int
+    """MiB of files of whole small models that their host keeps in memory."""
     threads: int
     """Threads of torch in each process."""
     ray_address: str
@@ -45,6 +47,7 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
         slots=_integer(source, "TILTH_SLOTS", 64),
+        small_models_mb=_integer(source, "TILTH_SMALL_MODELS_MB", 512),
         threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
         ray_address=source.get("RAY_ADDRESS", "auto"),
     )

@@ -10,6 +10,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from tilth.contract.messages import JobSpec, JobState, JobStatus
 from tilth.contract.registry import vertical, verticals
+from tilth.contract.vertical import BaseModelOffer
 
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
@@ -43,10 +44,9 @@ class Trainer:
         self._storage = Storage(load_verify_key(settings.verify_key))
         self._stop: Literal["pause", "cancel"] | None = None
         self._run_job, self._load_base = job.run_job, load_base
-        self._bases: dict[str, Base] = {}
+        self._bases: dict[tuple[str, str], Base] = {}
         for face in verticals().values():
-            for offer in face.base_models[:1]:
-                self._bases[offer.id] = load_base(offer, settings.models)
+            self._base(face.base_models[0])
 
     def ready(self) -> bool:
         """True once the base models are loaded."""
@@ -56,16 +56,20 @@ class Trainer:
         """The whole of one attempt; its events are in storage."""
 
         def base(model_id: str) -> "Base":
-            if model_id not in self._bases:
-                offer = vertical(spec.vertical).base_model(model_id)
-                self._bases[model_id] = self._load_base(offer, self._settings.models)
-            return self._bases[model_id]
+            return self._base(vertical(spec.vertical).base_model(model_id))
 
         heartbeat, storage = self._settings.heartbeat_s, self._storage
         ended = self._run_job(
             spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat, memory=self._memory
         )
         return ended.value
+
+    def _base(self, offer: BaseModelOffer) -> "Base":
+        """Offers of the same weights share them."""
+        weights = (offer.source, offer.revision)
+        if weights not in self._bases:
+            self._bases[weights] = self._load_base(offer, self._settings.models)
+        return self._bases[weights].named(offer.id)
 
     def stop(self, mode: Literal["pause", "cancel"]) -> None:
         """Heard between two steps; a cancel outranks a pause."""

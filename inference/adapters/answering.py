@@ -5,7 +5,7 @@ from tilth.contract.errors import ContractError
 from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
-from inference.adapters.batcher import Overloaded
+from inference.adapters.flows import Overloaded
 from inference.adapters.folder import FolderRefused
 from inference.adapters.service import BaseService, MixedAnswer, TooLong
 from inference.engine.base_models import load_base
@@ -28,24 +28,25 @@ class Answering:
         try:
             return await self.service.predict(request)
         except (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError) as error:
-            return _answered(error)
+            return answered(error)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply | Faulty:
         """Unit vectors of texts."""
         try:
             return await self.service.embed(request)
         except (Overloaded, MixedAnswer, ContractError, FileNotFoundError) as error:
-            return _answered(error)
+            return answered(error)
 
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""
         try:
             return await self.service.load(request)
         except (Overloaded, ContractError, FileNotFoundError) as error:
-            return _answered(error)
+            return answered(error)
 
 
-def _answered(error: Exception) -> Faulty:
+def answered(error: Exception) -> Faulty:
+    """The fault that tells of an error."""
     match error:
         case Overloaded():
             return fault(503, "overloaded", str(error))

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.adapters.flows import Flows, Overloaded
 from inference.adapters.pool import Fetch, NoSlotFree, Pool, Slot
 from inference.adapters.stacked import StackedModel
 from inference.engine.batches import padded
@@ -20,10 +20,6 @@ MAX_ROWS = 64
 MAX_WAITING = 2048
 """Rows that may wait; more are refused, never dropped."""
 RETRY_S = 0.01
-
-
-class Overloaded(Exception):
-    """Too much is waiting, or a row waited past its deadline; worth a retry."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,7 @@ class Batcher:
         self._model = model
         self._pool = pool
         self._alarm = alarm
-        self._flows: OrderedDict[str, deque[Waiting]] = OrderedDict()
-        self._count = 0
+        self._flows: Flows[Waiting] = Flows(MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "forward")
         self._loaders = ThreadPoolExecutor(4, "load")
         self._running: asyncio.Task[None] | None = None
@@ -63,14 +58,12 @@ class Batcher:
         self, flow: str, digest: str, fetch: Fetch, ids: list[list[int]], deadline_s: float
     ) -> list[Answered]:
         """Answers for encoded rows of one flow, by the adapter of that digest; raises Overloaded, FolderRefused."""
-        if self._count + len(ids) > MAX_WAITING:
-            raise Overloaded(f"{self._count} rows are waiting; at most {MAX_WAITING} may")
+        self._flows.refuse_full(len(ids))
         deadline = time.monotonic() + deadline_s
         slot = await self._pin(digest, fetch, deadline)
         try:
             waiting = [Waiting(row, slot, deadline) for row in ids]
-            self._flows.setdefault(flow, deque()).extend(waiting)
-            self._count += len(waiting)
+            self._flows.add(flow, waiting)
             self._wake()
             return list(await asyncio.gather(*(each.answer for each in waiting)))
         finally:
@@ -105,12 +98,7 @@ class Batcher:
     def _next(self) -> list[Waiting]:
         """Up to MAX_ROWS rows that are in time, one from each flow in turn; sorted by slot, as the model likes them."""
         batch: list[Waiting] = []
-        while self._flows and len(batch) < MAX_ROWS:
-            flow, queue = self._flows.popitem(last=False)
-            each = queue.popleft()
-            self._count -= 1
-            if queue:
-                self._flows[flow] = queue
+        while len(batch) < MAX_ROWS and (each := self._flows.take()):
             if each.answer.cancelled():
                 continue
             if time.monotonic() > each.deadline:

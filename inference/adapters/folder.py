@@ -66,7 +66,14 @@ def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
     """Checks and reads a folder; raises FolderRefused with what was found and what was expected."""
     if foreign := sorted(set(files) - ALLOWED):
         raise FolderRefused(f"the folder holds {', '.join(foreign)}; only safetensors, JSON and the card are allowed")
-    if missing := sorted({ADAPTER, CONFIG, HEAD, FEATURES, MANIFEST} - set(files)):
+    manifest, digest = checked(files, {ADAPTER, CONFIG, HEAD, FEATURES})
+    lora, scaling = _lora(files)
+    return AdapterFolder(lora, scaling, _tensors(files, HEAD), read_json(files, FEATURES), manifest, digest)
+
+
+def checked(files: Mapping[str, bytes], needed: set[str]) -> tuple[dict[str, Any], str]:
+    """(manifest, digest of the bytes); raises FolderRefused unless both agree and nothing is missing."""
+    if missing := sorted({*needed, MANIFEST} - set(files)):
         raise FolderRefused(f"the folder lacks {', '.join(missing)}; it was not written to the end")
     manifest = read_json(files, MANIFEST)
     digest = folder_digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
@@ -74,8 +81,7 @@ def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
         raise FolderRefused(f"the bytes have the digest {digest}, the manifest says {manifest.get('digest')}")
     if manifest.get("format") != FORMAT:
         raise FolderRefused(f"the folder has format {manifest.get('format')!r}; this version reads {FORMAT}")
-    lora, scaling = _lora(files)
-    return AdapterFolder(lora, scaling, _tensors(files, HEAD), read_json(files, FEATURES), manifest, digest)
+    return manifest, digest
 
 
 def _lora(files: Mapping[str, bytes]) -> tuple[dict[str, LoraWeights], float]:

@@ -60,7 +60,8 @@ class BaseService:
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Unit vectors of texts, by a fine-tuned model's encoder or by the base alone; raises TooLong."""
         if request.model is None:
-            digest, fetch = base_digest(self._base.id, self._base.revision), self._bare
+            digest = base_digest(request.base_model, self._base.revision)
+            fetch = partial(bare, digest, self._base.hidden_size)
         else:
             digest, fetch = request.model.digest, partial(self._fetch, request.model)
         ids = await asyncio.to_thread(self._whole, request.texts)
@@ -90,9 +91,6 @@ class BaseService:
         if long := next((at for at, row in enumerate(ids) if len(row) > most), None):
             raise TooLong(f"input {long} has more than {most} tokens, which {self._base.id} reads at most; cut it")
         return ids
-
-    def _bare(self) -> AdapterFolder:
-        return bare(base_digest(self._base.id, self._base.revision), self._base.hidden_size)
 
     def _task(self, name: str) -> Task:
         if name not in self._tasks:

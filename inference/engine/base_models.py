@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ class Base:
     revision: str
     model: nn.Module
     tokenizer: Any
+
+    def named(self, id_: str) -> "Base":
+        """The same under another offer's id."""
+        return self if id_ == self.id else replace(self, id=id_)
 
     @cached_property
     def hidden_size(self) -> int:

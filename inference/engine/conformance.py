@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import duckdb
 import torch
@@ -16,12 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tilth.contract.messages import EventKind, Grant, JobSpec, Row, Rung, TrainerEvent, TrainingOptions
 from tilth.contract.sealing import KEY, seal
 from tilth.contract.vertical import FieldKind, Vertical
+from torch import Tensor
 
-from inference.adapters.folder import AdapterFolder, read_folder
+from inference.adapters.folder import HEAD, read_folder
 from inference.engine.base_models import load_base
 from inference.engine.job import run_job
-from inference.engine.task import load_task
+from inference.engine.task import Features, Reopens, Task, load_task
 from inference.storage import Storage
+from inference.wholes.folder import read_whole
 
 LEAST_ROWS = 100
 MOST_FACE_LINES = 60
@@ -67,9 +69,31 @@ def _sample(face: Vertical, path: Path) -> list[Row]:
         field.role: next((name for name in (field.role, *field.aliases) if name in raw[0]), None)
         for field in face.schema_.fields
     }
-    missing = [field.role for field in face.schema_.fields if field.required and columns[field.role] is None]
+    free = _free(face)
+    lacking = [face.schema_.field(role) for role, name in columns.items() if name is None and role != free]
+    missing = [field.role for field in lacking if field.required]
     _must(not missing, f"sample.jsonl has no column for {', '.join(missing)}; its columns are {', '.join(raw[0])}")
-    return [{role: row.get(name) for role, name in columns.items() if name} for row in raw]
+    made: list[Row] = [{role: row.get(name) for role, name in columns.items() if name} for row in raw]
+    if free is not None:
+        for row, said in zip(made, raw, strict=True):
+            row[free] = {name: value for name, value in said.items() if name not in columns.values()}
+    return made
+
+
+def _free(face: Vertical) -> str | None:
+    """The role that takes every other column."""
+    return next((field.role for field in face.schema_.fields if field.kind is FieldKind.COLUMNS), None)
+
+
+def _kinds(rows: list[Row], free: str | None) -> dict[str, str]:
+    """Of free columns, plainly: the kit needs some, not the best."""
+    cells: list[dict[str, Any]] = [cast("dict[str, Any]", row[free]) for row in rows] if free else []
+    names = cells[0] if cells else {}
+    return {name: "number" if all(_number(row.get(name)) for row in cells) else "category" for name in names}
+
+
+def _number(cell: Any) -> bool:
+    return cell in (None, "") or isinstance(cell, int | float)
 
 
 class _Job:
@@ -80,7 +104,8 @@ class _Job:
         self._key, self._seal = Ed25519PrivateKey.generate(), os.urandom(KEY)
         self._storage = Storage(self._key.public_key())
 
-    def run(self, rows: list[Row]) -> AdapterFolder:
+    def run(self, rows: list[Row]) -> dict[str, bytes]:
+        """The files of the model's folder."""
         spec = JobSpec(
             job="conformance", attempt=1, flow="conformance", vertical=self._face.name,
             base_model=self._face.base_models[0].id, rows=self._frozen(rows), max_device_ms=GRANT_S * 1000,
@@ -91,7 +116,7 @@ class _Job:
             spec, storage=self._storage, stop=lambda: None, base=lambda _: load_base(offer, self._models), heartbeat_s=5
         )  # fmt: skip
         _must(ended is EventKind.SUCCEEDED, f"a job on the sample has {ended.value}: {self._last_word()}")
-        return read_folder(dict(self._written("out/model/")))
+        return dict(self._written("out/model/"))
 
     def _last_word(self) -> str:
         told = [
@@ -109,8 +134,10 @@ class _Job:
         table = [{"line": at, "split": SPLIT_OF[at % len(SPLIT_OF)], **row} for at, row in enumerate(rows)]
         lines.write_text("\n".join(json.dumps(row) for row in table))
         target = self._root / "rows.parquet"
+        kinds = json.dumps(_kinds(rows, _free(self._face)))
         with duckdb.connect() as memory:
-            memory.read_json(str(lines), format="newline_delimited").write_parquet(str(target))
+            memory.read_json(str(lines), format="newline_delimited", columns=_shape(table[0])).to_table("told")
+            memory.execute(f"COPY told TO '{target}' (FORMAT parquet, KV_METADATA {{kinds: '{quoted(kinds)}'}})")
         content = target.read_bytes()
         target.write_bytes(seal(content, self._seal))
         return self._grant("rows.parquet", "read", hashlib.sha256(content).hexdigest())
@@ -121,19 +148,40 @@ class _Job:
         return plain.model_copy(update={"signature": self._key.sign(plain.signed_bytes()).hex()})
 
 
-def _model(face: Vertical, folder: AdapterFolder, rows: list[Row]) -> None:
-    """What was learned answers one prediction per row of outputs, by the labels of the training rows."""
+def _model(face: Vertical, files: dict[str, bytes], rows: list[Row]) -> None:
+    """What was learned answers one prediction per row, by the labels of the training rows."""
     task = load_task(face)
-    width = task.objective(folder.features).width
-    _must(folder.head["weight"].shape[0] == width, f"the head has not one output for each of {width}")
-    answers: list[Any] = task.answer(torch.eye(width), folder.features)
-    _must(len(answers) == width, f"{width} rows of outputs gave {len(answers)} predictions")
+    features, outputs = _outputs(task, files, rows)
+    width = task.objective(features).width
+    _must(outputs.shape[1] == width, f"the model gives {outputs.shape[1]} outputs, the features say {width}")
+    answers: list[Any] = task.answer(outputs, features)
+    _must(len(answers) == len(outputs), f"{len(outputs)} rows of outputs gave {len(answers)} predictions")
     target = next(field.role for field in face.schema_.fields if field.kind is FieldKind.LABEL)
     strange = {str(answer.output) for answer in answers} - {str(row[target]) for row in rows}
     _must(not strange, f"the model answers {', '.join(sorted(strange))}, which no row of the sample says")
     for answer in answers:
         total = sum((answer.probabilities or {}).values())
         _must(abs(total - 1) < 1e-6, f"the probabilities of an answer sum to {total}")
+
+
+def _outputs(task: Task, files: dict[str, bytes], rows: list[Row]) -> tuple[Features, Tensor]:
+    """(features, outputs): of a whole model its answers to the sample, of an adapter one row for each output."""
+    if HEAD in files:
+        folder = read_folder(files)
+        return folder.features, torch.eye(folder.head["weight"].shape[0])
+    whole = read_whole(files)
+    _must(isinstance(task, Reopens), "the model is no adapter, and the task cannot reopen it")
+    return whole.features, cast("Reopens", task).reopen(whole.kind, whole.files, whole.features)(rows)
+
+
+def _shape(row: Row) -> dict[str, str]:
+    """DuckDB's types, as frozen versions have them: free columns are JSON in one text."""
+    return {name: "BIGINT" if name == "line" else "VARCHAR" for name in row}
+
+
+def quoted(text: str) -> str:
+    """Within quotes of SQL."""
+    return text.replace("'", "''")
 
 
 def _must(holds: bool, rule: str) -> None:

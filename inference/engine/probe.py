@@ -153,7 +153,7 @@ class Probe:
 
 
 def report_scores(
-    reporter: Reporter, lesson: Lesson, name: str, rung: Rung, step: int, outputs: Tensor
+    reporter: Reporter, lesson: Lesson, name: str, rung: str, step: int, outputs: Tensor
 ) -> dict[str, float]:
     """Loss and score on validation, told and returned."""
     known, selects = lesson.known, lesson.objective.selects

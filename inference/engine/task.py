@@ -1,9 +1,9 @@
 """What a task is: only what is particular to a problem; everything general is the engine's."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from pydantic import JsonValue
 from tilth.contract.messages import Prediction, Row, TrainingOptions
@@ -45,11 +45,15 @@ class Encodes(Protocol):
         """Token ids of each row, unpadded."""
 
 
+Outputs = Callable[[Sequence[Row]], Tensor]
+"""[rows, width] of rows as customers send them."""
+
+
 @runtime_checkable
 class Reopens(Protocol):
     """A task some of whose models are whole: no adapter of a base."""
 
-    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Any:
+    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Outputs:
         """The model of that kind from its folder's files, as its candidate packed it."""
 
 

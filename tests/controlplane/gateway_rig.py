@@ -91,7 +91,7 @@ def deploy(db: psycopg.Connection, tenant: Any, name: str = "ft:test", digest: s
             db, "registry_model", id=model, tenant_id=tenant.id, created_at=now(), name=name, job_id=uuid4(),
             version_id=uuid4(), version_sha256="", vertical="support_chat", base_model="minilm-l6",
             base_revision="", path=f"tenants/{tenant.id.hex}/jobs/m/", digest=digest, rung="probe", metrics="{}",
-            report="{}", card="",
+            report="{}", card="", served_by="stacked",
         )  # fmt: skip
         insert(
             db, "serving_deployment", id=uuid4(), tenant_id=tenant.id, created_at=now(), name=name,

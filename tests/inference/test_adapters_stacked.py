@@ -9,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.adapters.batcher import Batcher, Overloaded
+from inference.adapters.batcher import Batcher
+from inference.adapters.flows import Overloaded
 from inference.adapters.folder import FolderRefused
 from inference.adapters.pool import NoSlotFree, Pool
 from inference.adapters.pooling import mean_pooled

@@ -87,7 +87,7 @@ class Door:
             embed=Handle(self.asked, vectors),
             load=Handle(self.asked, LoadReply(digest="d", generation=1)),
         )
-        self._ingress = Ingress(place.key.public_key(), pool, {"minilm-l6": host})
+        self._ingress = Ingress(place.key.public_key(), pool, {"minilm-l6": host}, host)
 
     def post(self, method: str, path: str, body: bytes, token: str | list[str] = "") -> tuple[int, Any]:
         tokens = [token or self.token()] if isinstance(token, str) else token

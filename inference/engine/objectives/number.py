@@ -51,17 +51,21 @@ class Number:
         """Rows with a number."""
         return ~targets.isnan()
 
+    def learnable(self, targets: Tensor) -> Tensor:
+        """In standard deviations of training."""
+        return (targets.double() - self.mean) / self.deviation
+
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Huber's (1964): squared up to one deviation, then linear, so that an outlier moves little."""
-        return functional.huber_loss(outputs[:, 0], self._standard(targets).to(outputs.dtype), reduction="none")
+        return functional.huber_loss(outputs[:, 0], self.learnable(targets).to(outputs.dtype), reduction="none")
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """R², the share of the variance that is explained."""
-        return float(_r2(outputs[:, 0].double()[None], self._standard(targets)[None]).item())
+        return float(_r2(outputs[:, 0].double()[None], self.learnable(targets)[None]).item())
 
     def resampled(self, outputs: Tensor, targets: Tensor, draws: Tensor) -> Tensor:
         """R² of each draw."""
-        return _r2(outputs[:, 0].double()[draws], self._standard(targets)[draws])
+        return _r2(outputs[:, 0].double()[draws], self.learnable(targets)[draws])
 
     def headroom(self, outputs: Tensor, targets: Tensor) -> float:
         """What is missing to one."""
@@ -73,7 +77,7 @@ class Number:
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Settled:
         """Half the width of an interval that holds COVERAGE of new rows (split conformal: Lei et al. 2018)."""
-        missed = (outputs[:, 0].double() - self._standard(targets)).abs().sort().values
+        missed = (outputs[:, 0].double() - self.learnable(targets)).abs().sort().values
         place = math.ceil((len(missed) + 1) * COVERAGE) - 1
         return {"half_width": missed[min(place, len(missed) - 1)].item() * self.deviation}
 
@@ -98,9 +102,6 @@ class Number:
         return [
             Prediction(output=value, interval=(value - half, value + half)) for value in self._own(outputs).tolist()
         ]
-
-    def _standard(self, targets: Tensor) -> Tensor:
-        return (targets.double() - self.mean) / self.deviation
 
     def _own(self, outputs: Tensor) -> Tensor:
         return outputs[:, 0].double() * self.deviation + self.mean

@@ -37,6 +37,9 @@ class Objective(Protocol):
     def known(self, targets: Tensor) -> Tensor:
         """[rows] bool: which rows can be judged."""
 
+    def learnable(self, targets: Tensor) -> Tensor:
+        """[rows]: what a learner that knows no objective fits, in the unit of the outputs."""
+
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """[rows], of known rows."""
 

@@ -56,6 +56,10 @@ class SingleLabel:
         """Rows with one of the labels."""
         return targets >= 0
 
+    def learnable(self, targets: Tensor) -> Tensor:
+        """Class numbers."""
+        return targets
+
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Cross-entropy in nats; ``smoothing`` of the target goes to all labels alike (Szegedy 2016)."""
         return functional.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")

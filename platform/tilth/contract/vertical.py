@@ -20,6 +20,8 @@ class FieldKind(StrEnum):
     NUMBER = "number"
     DATE = "date"
     ID = "id"
+    COLUMNS = "columns"
+    """Every column that no other role has, by its own name."""
 
 
 class SchemaField(Face):
@@ -93,6 +95,12 @@ class Vertical(Face):
     widgets: tuple[str, ...] = ()
     task: str = Field(pattern=r"^[\w.]+:\w+$")
     """Import path ``module:Class`` of the learning part; only the data plane imports it."""
+
+    @property
+    def prediction_unit(self) -> str:
+        """What of a prediction is counted: the unit that says so, else tokens."""
+        named = (unit.name for unit in self.units if unit.name.startswith("prediction."))
+        return next(named, "prediction.tokens")
 
     def base_model(self, model_id: str) -> BaseModelOffer:
         """The offer of that id; KeyError names what is on offer."""

@@ -8,6 +8,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from tilth.catalog.selectors import base_model_list
 from tilth.contract.digest import base_digest
+from tilth.contract.messages import ServedBy
 from tilth.core.errors import NotFound, Unavailable
 from tilth.core.money import Price
 from tilth.gateway.database import TENANT, Row, together
@@ -16,7 +17,7 @@ from tilth.gateway.fresh import Fresh
 MODEL_S = 2.0
 PRICE_S = 30.0
 
-MODEL = """SELECT model.digest, model.path, model.vertical, model.base_model
+MODEL = """SELECT model.digest, model.path, model.vertical, model.base_model, model.served_by
     FROM serving_deployment deployment
     JOIN registry_model model ON model.tenant_id = deployment.tenant_id AND model.id = deployment.model_id
     WHERE deployment.tenant_id = %s AND deployment.name = %s AND deployment.deleted_at IS NULL
@@ -34,6 +35,7 @@ class Target:
     """Folder below TILTH_ARTIFACTS, ends with a slash; empty for a base model alone."""
     vertical: str
     base_model: str
+    served_by: str = ServedBy.STACKED
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Predictions:
         """
         target = await question.target(self._lookups, caller.principal.tenant)
         said = hashlib.sha256(body).digest()
-        of = b"key" if key else f"{question.unit} {target.digest}".encode()
+        of = b"key" if key else f"{question.kind} {target.digest}".encode()
         fingerprint = _fingerprint(caller, of, key or said)
         first = self._replies.find(fingerprint, said) if retried or key else None
         if first is not None:
@@ -63,9 +63,10 @@ class Predictions:
             await asyncio.wait(self._under_way, timeout=PATIENCE_S)
 
     async def _work(self, caller: Caller, question: Question, target: Target, size: int, request: UUID) -> bytes:
-        price = await self._lookups.price(question.unit)
+        unit = question.unit(target)
+        price = await self._lookups.price(unit)
         most = most_tokens(size, question.rows)
-        place = _hold(caller, price, most, request)
+        place = _hold(caller, price, question.rows if by_rows(unit) else most, request)
         await self._holds.place(place)
         try:
             reply = await question.ask(self._upstream, self._flow(caller.principal.tenant), target)
@@ -75,7 +76,8 @@ class Predictions:
             await self._holds.give_back(place)
             raise
         try:
-            await self._settlements.record(_settlement(caller, question, price, place, reply, request))
+            used = reply.usage.rows if by_rows(unit) else reply.usage.tokens
+            await self._settlements.record(_settlement(caller, question, price, place, reply, used, request))
         finally:
             self._holds.settled(place)
         return reply.body
@@ -86,15 +88,20 @@ def most_tokens(size: int, rows: int) -> int:
     return size + SPECIALS * rows
 
 
+def by_rows(unit: str) -> bool:
+    """Whether rows are counted, not tokens."""
+    return unit.endswith(".rows")
+
+
 def _fingerprint(caller: Caller, *what: bytes) -> bytes:
     return hashlib.sha256(b"\0".join((caller.principal.actor.encode(), *what))).digest()
 
 
-def _hold(caller: Caller, price: ListPrice, tokens: int, request: UUID) -> Place:
+def _hold(caller: Caller, price: ListPrice, most: int, request: UUID) -> Place:
     capped = caller.cap_micro_usd is not None
     return Place(
         tenant=caller.principal.tenant,
-        amount_micro_usd=price.rate.ceil(tokens),
+        amount_micro_usd=price.rate.ceil(most),
         key=caller.principal.key if capped else None,
         cap_micro_usd=caller.cap_micro_usd,
         id=request,
@@ -116,9 +123,9 @@ def _check_usage(reply: Answer, rows: int, most: int, request: UUID) -> None:
 
 
 def _settlement(
-    caller: Caller, question: Question, price: ListPrice, place: Place, reply: Answer, request: UUID
+    caller: Caller, question: Question, price: ListPrice, place: Place, reply: Answer, used: int, request: UUID
 ) -> Settlement:
     return Settlement(
         id=request, tenant=place.tenant, hold=place.id, key=caller.principal.key, price=price.id,
-        quantity=reply.usage.tokens, subject=question.model, data={"rows": reply.usage.rows, "digest": reply.digest},
+        quantity=used, subject=question.model, data={"rows": reply.usage.rows, "digest": reply.digest},
     )  # fmt: skip

@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from tilth.contract.messages import EmbedReply, PredictionUsage, PredictReply
+from tilth.contract.registry import vertical
 from tilth.gateway.bodies import Ask, Embed
 from tilth.gateway.lookups import Lookups, Target
 from tilth.gateway.upstream import Upstream
@@ -27,12 +28,14 @@ class Question(Protocol):
     """One request, parsed."""
 
     model: str
-    unit: str
-    """Of the price list: tokens."""
+    kind: str
     rows: int
 
     async def target(self, lookups: Lookups, tenant: UUID) -> Target:
         """What must answer; raises NotFound."""
+
+    def unit(self, target: Target) -> str:
+        """Of the price list: what is counted."""
 
     async def ask(self, upstream: Upstream, flow: str, target: Target) -> Answer:
         """The data plane's answer; raises Invalid, DataPlaneDown."""
@@ -41,7 +44,7 @@ class Question(Protocol):
 class Prediction:
     """``POST /v1/predictions``."""
 
-    unit = "prediction.tokens"
+    kind = "prediction"
 
     def __init__(self, body: Ask) -> None:
         self.model, self._inputs, self.rows = body.model, body.inputs, len(body.inputs)
@@ -49,6 +52,10 @@ class Prediction:
     async def target(self, lookups: Lookups, tenant: UUID) -> Target:
         """A deployed model."""
         return await lookups.model(tenant, self.model)
+
+    def unit(self, target: Target) -> str:
+        """As the model's vertical counts: tokens read, or rows."""
+        return vertical(target.vertical).prediction_unit
 
     async def ask(self, upstream: Upstream, flow: str, target: Target) -> Answer:
         """All rows at once."""
@@ -61,7 +68,7 @@ class Prediction:
 class Embedding:
     """``POST /v1/embeddings``, in OpenAI's words."""
 
-    unit = "embedding.tokens"
+    kind = "embedding"
 
     def __init__(self, body: Embed) -> None:
         self.model = body.model
@@ -72,6 +79,10 @@ class Embedding:
     async def target(self, lookups: Lookups, tenant: UUID) -> Target:
         """A base model on offer, or the encoder of a deployed model."""
         return await lookups.encoder(tenant, self.model)
+
+    def unit(self, target: Target) -> str:
+        """Tokens, whatever the encoder."""
+        return "embedding.tokens"
 
     async def ask(self, upstream: Upstream, flow: str, target: Target) -> Answer:
         """Vectors in the texts' order, as base64 (the SDK's own wish) or as numbers."""

@@ -74,7 +74,7 @@ class Upstream:
             grant = self._grants.read(target.path)
             model = {
                 "digest": target.digest, "folder": grant.model_dump(), "vertical": target.vertical,
-                "base_model": target.base_model,
+                "base_model": target.base_model, "served_by": target.served_by,
             }  # fmt: skip
             self._granted[target.digest + target.path] = (time.monotonic() + READ_LIFE_S / 2, model)
         return model

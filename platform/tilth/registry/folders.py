@@ -8,6 +8,7 @@ from typing import Any
 
 from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.errors import SealBroken
+from tilth.contract.messages import ServedBy
 from tilth.core import storage
 
 LARGEST = 16 << 20
@@ -27,6 +28,7 @@ class VerifiedFolder:
     digest: str
     manifest: dict[str, Any]
     card: str
+    served_by: ServedBy
 
 
 def verify_folder(path: str, told: str) -> VerifiedFolder:
@@ -44,7 +46,15 @@ def verify_folder(path: str, told: str) -> VerifiedFolder:
             f"{path} has digest {digest}, its manifest says {manifest.get('digest')}, its trainer {told}"
         )
     card = _read(path, "README.md").decode(errors="replace") if "README.md" in hashes else ""
-    return VerifiedFolder(path=path, digest=digest, manifest=manifest, card=card)
+    return VerifiedFolder(path=path, digest=digest, manifest=manifest, card=card, served_by=_served_by(path, manifest))
+
+
+def _served_by(path: str, manifest: dict[str, Any]) -> ServedBy:
+    """Folders from before there was a choice say nothing and are adapters."""
+    found = manifest.get("served_by", ServedBy.STACKED)
+    if found not in set(ServedBy):
+        raise FolderRefused(f"{path}{MANIFEST} says served_by {found!r}; hosts are {', '.join(ServedBy)}")
+    return ServedBy(found)
 
 
 def _manifest(path: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from django.db import models
 
+from tilth.contract.messages import ServedBy
 from tilth.core.models import TenantForeignKey, TenantModel
 from tilth.core.sealed import SealedJSON, SealedText
 
@@ -23,6 +24,10 @@ class Model(TenantModel):
     """Folder below TILTH_ARTIFACTS, ends with a slash."""
     digest = models.CharField(max_length=80)
     rung = models.CharField(max_length=20)
+    """Of the ladder's candidates the one that learned it."""
+    served_by = models.CharField(
+        max_length=20, choices=[(kind.value, kind.value) for kind in ServedBy], default=ServedBy.STACKED.value
+    )
     metrics = models.JSONField(default=dict)
     report = SealedJSON(default=dict)
     card = SealedText(default="")

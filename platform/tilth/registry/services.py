@@ -36,7 +36,7 @@ def model_create(*, tenant: UUID, job: Lineage, folder: VerifiedFolder, facts: d
         name=name, job_id=job.id, version_id=job.version.id, version_sha256=job.version.sha256, vertical=job.vertical,
         base_model=job.base_model, base_revision=base_model_get(job.base_model).revision, path=folder.path,
         digest=folder.digest, rung=str(folder.manifest.get("rung", "")), metrics=dict(facts.get("metrics", {})),
-        report=dict(facts.get("report", {})), card=folder.card,
+        served_by=folder.served_by, report=dict(facts.get("report", {})), card=folder.card,
     )  # fmt: skip
     return made
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from tilth.contract.messages import LoadRequest, ModelRef
+from tilth.contract.messages import LoadRequest, ModelRef, ServedBy
 from tilth.dataplane.grants import Grants
 from tilth.dataplane.port import DataPlane, DataPlaneRefused
 from tilth.serving.selectors import ServedModel, deployments_to_load
@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 def model_ref(served: ServedModel, grants: Grants) -> ModelRef:
     """How the data plane is told of a model."""
     folder = grants.read(served.path)
-    return ModelRef(digest=served.digest, folder=folder, vertical=served.vertical, base_model=served.base_model)
+    return ModelRef(
+        digest=served.digest, folder=folder, vertical=served.vertical, base_model=served.base_model,
+        served_by=ServedBy(served.served_by),
+    )  # fmt: skip
 
 
 class Loader:

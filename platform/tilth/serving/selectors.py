@@ -20,13 +20,14 @@ class ServedModel:
     """Folder below TILTH_ARTIFACTS, ends with a slash."""
     vertical: str
     base_model: str
+    served_by: str
 
 
 def served(name: str, model: Model) -> ServedModel:
     """The one mapper from rows."""
     return ServedModel(
         model=model.id, name=name, digest=model.digest, path=model.path, vertical=model.vertical,
-        base_model=model.base_model,
+        base_model=model.base_model, served_by=model.served_by,
     )  # fmt: skip
 
 

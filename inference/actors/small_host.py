@@ -1,0 +1,31 @@
+"""The small host: a Serve deployment that answers by whole small models, many in one process."""
+
+from ray import serve
+from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
+
+from inference.actors.host import HEALTH_PATIENCE_S, HEALTH_PERIOD_S
+from inference.faults import Faulty
+from inference.settings import Settings
+
+
+@serve.deployment(
+    max_ongoing_requests=1024,
+    ray_actor_options={"num_cpus": 0.1},
+    health_check_period_s=HEALTH_PERIOD_S,
+    health_check_timeout_s=HEALTH_PATIENCE_S,
+)
+class SmallHost:
+    """In a process of its own: only there are the libraries of learning imported."""
+
+    def __init__(self, settings: Settings) -> None:
+        from inference.wholes.answering import Answering
+
+        self._answering = Answering(settings)
+
+    async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
+        """Answers rows by one model."""
+        return await self._answering.predict(request)
+
+    async def load(self, request: LoadRequest) -> LoadReply | Faulty:
+        """Reads a model before anybody asks."""
+        return await self._answering.load(request)

@@ -1,0 +1,127 @@
+"""Gradient-boosted trees (LightGBM, Ke et al. 2017): one booster for each fold, stopped early; their mean answers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import lightgbm
+import numpy
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.engine.candidate import Session
+from inference.engine.objectives.objective import Objective
+from inference.engine.objectives.single_label import SingleLabel
+from inference.tabular.columns import Cells, Columns
+from inference.tabular.crossing import FOLDS, folds
+from inference.tabular.learner import Fitted
+from inference.tabular.table import TableLesson
+
+MOST_ROUNDS, PATIENCE = 2000, 50
+SHARED: dict[str, Any] = {
+    "verbosity": -1, "deterministic": True, "force_row_wise": True, "feature_pre_filter": False, "bagging_freq": 1,
+    "learning_rate": 0.03, "cat_smooth": 20.0, "min_data_per_group": 10, "max_bin": 255,
+}  # fmt: skip
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"num_leaves": 4, "min_data_in_leaf": 20, "feature_fraction": 0.4, "bagging_fraction": 0.7, "lambda_l2": 5.0},
+    {"num_leaves": 8, "min_data_in_leaf": 10, "feature_fraction": 0.3, "bagging_fraction": 0.7, "lambda_l2": 10.0},
+    {"num_leaves": 16, "min_data_in_leaf": 20, "feature_fraction": 0.3, "bagging_fraction": 0.7, "lambda_l2": 10.0},
+    {"num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.8, "bagging_fraction": 0.9, "lambda_l2": 1.0},
+)
+"""Tried in turn; chosen by cross-fitting."""
+
+
+@dataclass(frozen=True)
+class BoostedModel:
+    """The mean of the members' raw scores."""
+
+    columns: Columns
+    boosters: list[lightgbm.Booster]
+    width: int
+
+    def of(self, cells: list[Cells]) -> Tensor:
+        """[rows, width]."""
+        table = self.columns.table(cells)
+        return torch.stack([self.raw(booster, table) for booster in self.boosters]).mean(0)
+
+    def raw(self, booster: lightgbm.Booster, table: NDArray[numpy.float64]) -> Tensor:
+        """[rows, width] of one member: of two labels the log-odds of the second beside zero."""
+        found = torch.from_numpy(numpy.asarray(booster.predict(table, raw_score=True)).reshape(len(table), -1)).float()
+        return torch.cat([torch.zeros_like(found), found], dim=1) if self.width == 2 else found
+
+    def files(self) -> dict[str, bytes]:
+        """LightGBM's own text."""
+        return {f"booster.{at}.txt": booster.model_to_string().encode() for at, booster in enumerate(self.boosters)}
+
+
+@dataclass(frozen=True)
+class Boosted:
+    """The learner."""
+
+    name: str = "boosted"
+    title: str = "boosted trees"
+
+    def suits(self, objective: Objective) -> bool:
+        """Anything."""
+        return True
+
+    def fit(self, table: TableLesson, session: Session) -> Fitted:
+        """The shape that scores best when cross-fitted; its members are the model."""
+        best: tuple[float, BoostedModel, Tensor, dict[str, Any]] | None = None
+        for shape in SHAPES:
+            session.reporter.check(session.keeper.step)
+            model = BoostedModel(table.columns, _members(table, shape), table.objective.width)
+            outputs = _crossed(table, model)
+            score = table.objective.score(outputs, table.targets)
+            if best is None or score > best[0]:
+                best = (score, model, outputs, shape)
+        if best is None:
+            raise AssertionError("SHAPES is not empty")
+        return Fitted(best[1], best[2], {**best[3], "rounds": best[1].boosters[0].current_iteration()})
+
+    def reopen(self, columns: Columns, width: int, files: Mapping[str, bytes]) -> BoostedModel:
+        """From LightGBM's text."""
+        texts = [files[name].decode() for name in sorted(files) if name.startswith("booster.")]
+        return BoostedModel(columns, [lightgbm.Booster(model_str=text) for text in texts], width)
+
+
+def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Booster]:
+    """One booster for each fold, all of the number of rounds that is best for the mean of all."""
+    first = len(table.columns.measured)
+    told = lightgbm.Dataset(
+        table.table, table.objective.learnable(table.targets).numpy(),
+        categorical_feature=list(range(first, first + len(table.columns.chosen))), params={"verbosity": -1},
+    )  # fmt: skip
+    params = {**SHARED, **shape, **_loss(table.objective), "seed": table.lesson.seed}
+    found = lightgbm.cv(
+        {**params, "num_threads": torch.get_num_threads()}, told, MOST_ROUNDS, folds=list(_parts(table)),
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)], return_cvbooster=True,
+    )  # fmt: skip
+    all_of_them: Any = found["cvbooster"]
+    rounds = all_of_them.best_iteration
+    # Through text: without the rounds after the best one, and without the training rows.
+    return [lightgbm.Booster(model_str=each.model_to_string(num_iteration=rounds)) for each in all_of_them.boosters]
+
+
+def _parts(table: TableLesson) -> Iterator[tuple[NDArray[numpy.int64], NDArray[numpy.int64]]]:
+    """(rows to learn from, rows held out) of each fold."""
+    fold = folds(table).numpy()
+    for held in range(FOLDS):
+        yield numpy.nonzero(fold != held)[0], numpy.nonzero(fold == held)[0]
+
+
+def _crossed(table: TableLesson, model: BoostedModel) -> Tensor:
+    found = torch.zeros(len(table.rows), model.width)
+    for booster, (_, held) in zip(model.boosters, _parts(table), strict=True):
+        found[torch.from_numpy(held)] = model.raw(booster, table.table[held])
+    return found
+
+
+def _loss(objective: Objective) -> dict[str, Any]:
+    match objective:
+        case SingleLabel(width=2):
+            return {"objective": "binary"}
+        case SingleLabel():
+            return {"objective": "multiclass", "num_class": objective.width}
+    return {"objective": "huber", "metric": "l2"}

@@ -1,0 +1,97 @@
+"""Tables with free columns: learners of a table, their blend, and a text encoder that reads rows as sentences."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+from tilth.contract.errors import VerticalError
+from tilth.contract.messages import Prediction, Row, TrainingOptions
+from tilth.contract.vertical import FieldKind, Vertical
+from torch import Tensor
+
+from inference.engine.base_models import Base
+from inference.engine.candidate import Candidate, Lesson
+from inference.engine.encoder import TextEncoder
+from inference.engine.errors import JobFault
+from inference.engine.objectives.objective import Objective
+from inference.engine.task import Features, Outputs
+from inference.tabular.blend import Blend
+from inference.tabular.boosted import Boosted
+from inference.tabular.columns import Cells, Columns, InputRefused
+from inference.tabular.forest import Forest
+from inference.tabular.learner import Learner, TableCandidate
+from inference.tabular.linear import Linear
+from inference.tabular.network import Networks
+from inference.tabular.scorecard import Scorecard
+from inference.tabular.table import TableLesson
+from inference.tasks.targets import Target
+from inference.tasks.text import encoder_path
+
+MAX_TOKENS = 256
+PARTS: tuple[Learner, ...] = (Linear(), Scorecard(), Forest(), Boosted(), Networks())
+LEARNERS: dict[str, Learner] = {each.name: each for each in (*PARTS, Blend(PARTS))}
+"""In the order in which they learn."""
+
+
+class Tabular:
+    """One role of kind columns, and a target."""
+
+    def __init__(self, face: Vertical) -> None:
+        roles = [field.role for field in face.schema_.fields if field.kind is FieldKind.COLUMNS]
+        if len(roles) != 1:
+            raise VerticalError(f"{face.name}: a task of tables needs one role of kind columns, found {len(roles)}")
+        self._role = roles[0]
+        self._target = Target(face)
+
+    def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
+        """The target's labels or scale, and every column's; raises JobFault without a column."""
+        if not kinds:
+            raise JobFault("no_columns", "the frozen dataset has no column to learn from; give at least one")
+        columns = Columns.of([self.cells(row) for row in rows], kinds)
+        return {**self._target.features(rows), "columns": columns.facts(), "max_length": MAX_TOKENS,
+                "pooling": "mean", "normalize": True}  # fmt: skip
+
+    def objective(self, features: Features) -> Objective:
+        """By the target."""
+        return self._target.objective(features)
+
+    def targets(self, rows: list[Row], features: Features) -> Tensor:
+        """[rows]."""
+        return self._target.of(rows, features)
+
+    def cells(self, row: Row) -> Cells:
+        """A row's columns: as the frozen version packs them, or, in a request, by their names."""
+        found = row.get(self._role, row)
+        if isinstance(found, str):
+            found = json.loads(found)
+        if not isinstance(found, dict):
+            raise InputRefused(f"{self._role!r} holds a {type(found).__name__}; send an object, column → value")
+        return found
+
+    def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
+        """Every learner, then the encoder on rows as sentences."""
+        table = TableLesson(lesson, Columns.saved(features["columns"]), self.cells)
+        encoder = TextEncoder(base, lesson, lambda rows: self.encode(rows, features, base), options)
+        suited = [learner for learner in LEARNERS.values() if learner.suits(lesson.objective)]
+        return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoder)]
+
+    def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:
+        """Token ids of each row as a sentence."""
+        columns = _columns(json.dumps(features["columns"]))
+        sentences = [columns.sentence(self.cells(row)) for row in rows]
+        return base.encode(sentences, int(str(features["max_length"]))) if sentences else []
+
+    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Outputs:
+        """The model of a learner."""
+        width = self.objective(features).width
+        model = LEARNERS[kind].reopen(Columns.saved(features["columns"]), width, files)
+        return lambda rows: model.of([self.cells(row) for row in rows])
+
+    def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
+        """By the target."""
+        return self.objective(features).answer(outputs, features)
+
+
+@lru_cache(64)
+def _columns(facts: str) -> Columns:
+    return Columns.saved(json.loads(facts))

@@ -1,0 +1,1 @@
+"""Whole small models, many in one process: what shares no base with others."""

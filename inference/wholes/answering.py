@@ -1,0 +1,36 @@
+"""What the small host answers: its faults turned into answers, so that no traceback crosses."""
+
+import torch
+from tilth.contract.errors import ContractError
+from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
+
+from inference.adapters.answering import answered
+from inference.adapters.flows import Overloaded
+from inference.engine.errors import JobFault
+from inference.faults import Faulty
+from inference.settings import Settings
+from inference.storage import Storage, load_verify_key
+from inference.wholes.service import WholeService
+
+
+class Answering:
+    """Many whole models."""
+
+    def __init__(self, settings: Settings) -> None:
+        torch.set_num_threads(settings.threads)
+        storage = Storage(load_verify_key(settings.verify_key))
+        self.service = WholeService(storage, capacity=settings.small_models_mb << 20)
+
+    async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
+        """Answers rows by one model."""
+        try:
+            return await self.service.predict(request)
+        except (Overloaded, ContractError, JobFault, FileNotFoundError) as error:
+            return answered(error)
+
+    async def load(self, request: LoadRequest) -> LoadReply | Faulty:
+        """Reads a model."""
+        try:
+            return await self.service.load(request)
+        except (ContractError, JobFault, FileNotFoundError) as error:
+            return answered(error)

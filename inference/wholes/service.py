@@ -1,0 +1,90 @@
+"""Answers the contract's predictions from whole models: fair between flows, bounded, with deadlines."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from tilth.contract.messages import LoadReply, LoadRequest, ModelRef, PredictionUsage, PredictReply, PredictRequest
+
+from inference.adapters.flows import Flows, Overloaded
+from inference.storage import Storage
+from inference.wholes.cabinet import Cabinet, Whole
+from inference.wholes.folder import WholeFolder, read_whole
+
+MAX_WAITING = 2048
+"""Requests that may wait; more are refused, never dropped."""
+
+
+@dataclass
+class Asked:
+    """A request that waits for its turn."""
+
+    request: PredictRequest
+    whole: Whole
+    deadline: float
+    answer: "asyncio.Future[PredictReply]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class WholeService:
+    """Many whole models in one process; they compute one after the other, one request of each flow in turn."""
+
+    def __init__(self, storage: Storage, *, capacity: int) -> None:
+        self._storage = storage
+        self.cabinet = Cabinet(capacity)
+        self._flows: Flows[Asked] = Flows(MAX_WAITING)
+        self._thread = ThreadPoolExecutor(1, "answer")
+        self._loaders = ThreadPoolExecutor(4, "load")
+        self._running: asyncio.Task[None] | None = None
+
+    async def predict(self, request: PredictRequest) -> PredictReply:
+        """Answers all rows by one model; raises Overloaded, FolderRefused, InputRefused."""
+        deadline = time.monotonic() + request.deadline_ms / 1000
+        asked = Asked(request, await self._whole(request.model), deadline)
+        self._flows.add(request.flow, [asked])
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().create_task(self._run())
+        return await asked.answer
+
+    async def load(self, request: LoadRequest) -> LoadReply:
+        """Reads a model before anybody asks."""
+        whole = await self._whole(request.model)
+        return LoadReply(digest=whole.digest, generation=whole.generation)
+
+    async def _whole(self, ref: ModelRef) -> Whole:
+        loop = asyncio.get_running_loop()
+        fetch = partial(self._fetch, ref)
+        return await loop.run_in_executor(self._loaders, self.cabinet.get, ref.digest, ref.vertical, fetch)
+
+    def _fetch(self, ref: ModelRef) -> WholeFolder:
+        names = self._storage.names(ref.folder)
+        return read_whole({name: self._storage.read(ref.folder, name) for name in names})
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while asked := self._flows.take():
+            if asked.answer.cancelled():
+                continue
+            if time.monotonic() > asked.deadline:
+                asked.answer.set_exception(Overloaded("the request waited past its deadline"))
+                continue
+            try:
+                answer: Any = await loop.run_in_executor(self._thread, _answer, asked.whole, asked.request)
+            except Exception as fault:  # its own caller gets it; the next one is answered
+                if not asked.answer.done():
+                    asked.answer.set_exception(fault)
+            else:
+                if not asked.answer.done():
+                    asked.answer.set_result(answer)
+
+
+def _answer(whole: Whole, request: PredictRequest) -> PredictReply:
+    """What identifies the answer is read from the model that computed it, never from the request."""
+    rows = list(request.inputs)
+    predictions = whole.task.answer(whole.outputs(rows), whole.features)
+    usage = PredictionUsage(rows=len(rows), tokens=0)
+    return PredictReply(
+        predictions=tuple(predictions), digest=whole.digest, generation=whole.generation, usage=usage
+    )  # fmt: skip
