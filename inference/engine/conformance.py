@@ -69,7 +69,8 @@ def _sample(face: Vertical, path: Path) -> list[Row]:
         field.role: next((name for name in (field.role, *field.aliases) if name in raw[0]), None)
         for field in face.schema_.fields
     }
-    free = _free(face)
+    rest = face.schema_.free_columns
+    free = rest.role if rest else None
     lacking = [face.schema_.field(role) for role, name in columns.items() if name is None and role != free]
     missing = [field.role for field in lacking if field.required]
     _must(not missing, f"sample.jsonl has no column for {', '.join(missing)}; its columns are {', '.join(raw[0])}")
@@ -78,11 +79,6 @@ def _sample(face: Vertical, path: Path) -> list[Row]:
         for row, said in zip(made, raw, strict=True):
             row[free] = {name: value for name, value in said.items() if name not in columns.values()}
     return made
-
-
-def _free(face: Vertical) -> str | None:
-    """The role that takes every other column."""
-    return next((field.role for field in face.schema_.fields if field.kind is FieldKind.COLUMNS), None)
 
 
 def _kinds(rows: list[Row], free: str | None) -> dict[str, str]:
@@ -134,7 +130,8 @@ class _Job:
         table = [{"line": at, "split": SPLIT_OF[at % len(SPLIT_OF)], **row} for at, row in enumerate(rows)]
         lines.write_text("\n".join(json.dumps(row) for row in table))
         target = self._root / "rows.parquet"
-        kinds = json.dumps(_kinds(rows, _free(self._face)))
+        rest = self._face.schema_.free_columns
+        kinds = json.dumps(_kinds(rows, rest.role if rest else None))
         with duckdb.connect() as memory:
             memory.read_json(str(lines), format="newline_delimited", columns=_shape(table[0])).to_table("told")
             memory.execute(f"COPY told TO '{target}' (FORMAT parquet, KV_METADATA {{kinds: '{quoted(kinds)}'}})")

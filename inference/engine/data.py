@@ -10,7 +10,7 @@ from tilth.contract.messages import Row
 from inference.engine.errors import JobFault
 
 SPLITS = ("train", "validation", "test")
-KINDS = b"kinds"
+KINDS = "kinds"
 """Of the Parquet file's own facts: JSON, column → kind."""
 
 
@@ -44,6 +44,6 @@ def read_splits(path: Path) -> Splits:
 
 
 def _kinds(memory: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
-    found = memory.execute("SELECT value FROM parquet_kv_metadata(?) WHERE key = ?", [str(path), KINDS]).fetchone()
+    found = memory.execute("SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", [str(path), KINDS]).fetchone()
     kinds: dict[str, str] = json.loads(found[0]) if found else {}
     return kinds

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from tilth.contract.errors import VerticalError
 from tilth.contract.messages import Prediction, Row, TrainingOptions
-from tilth.contract.vertical import FieldKind, Vertical
+from tilth.contract.vertical import Vertical
 from torch import Tensor
 
 from inference.engine.base_models import Base
@@ -37,10 +37,9 @@ class Tabular:
     """One role of kind columns, and a target."""
 
     def __init__(self, face: Vertical) -> None:
-        roles = [field.role for field in face.schema_.fields if field.kind is FieldKind.COLUMNS]
-        if len(roles) != 1:
-            raise VerticalError(f"{face.name}: a task of tables needs one role of kind columns, found {len(roles)}")
-        self._role = roles[0]
+        if face.schema_.free_columns is None:
+            raise VerticalError(f"{face.name}: a task of tables needs a role of kind columns; the schema has none")
+        self._role = face.schema_.free_columns.role
         self._target = Target(face)
 
     def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:

@@ -161,10 +161,12 @@ VALID: dict[str, Callable[[Any], dict[str, Any]]] = {
     "v1/fine_tuning/jobs": lambda t: {
         "model": "minilm-l6", "training_file": MAKERS["file"](t), "suffix": "x", "metadata": {"a": "b"},
         "vertical": "support_chat", "columns": {"text": "text"}, "seed": 1, "hyperparameters": {"n_epochs": 1},
+        "kinds": {"text": "text"},
     },
     "v1/uploads": lambda _: {"bytes": 10, "filename": "rows.csv", "mime_type": "text/csv", "purpose": "fine-tune"},
     "api/datasets": lambda t: {
         "vertical": "support_chat", "training_file": MAKERS["file"](t), "columns": {"text": "text"}, "seed": 0,
+        "kinds": {"text": "text"},
     },
     "api/deployments": lambda t: {"name": "x", "model": MAKERS["model"](t)},
     "api/keys": lambda _: {"name": "x", "scopes": [], "expires_at": None, "monthly_cap_micro_usd": None},

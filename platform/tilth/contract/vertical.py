@@ -1,8 +1,9 @@
 """The face of a vertical: what an industry's plugin declares, free of any ML library."""
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Face(BaseModel):
@@ -21,7 +22,7 @@ class FieldKind(StrEnum):
     DATE = "date"
     ID = "id"
     COLUMNS = "columns"
-    """Every column that no other role has, by its own name."""
+    """Every column that no other role has, each under its own name: column → text of the cell, or None."""
 
 
 class SchemaField(Face):
@@ -50,6 +51,18 @@ class Schema(Face):
             if field.role == role:
                 return field
         raise KeyError(f"no role {role!r}; this schema has {', '.join(f.role for f in self.fields)}")
+
+    @property
+    def free_columns(self) -> SchemaField | None:
+        """The role that takes every column no other role has, if there is one."""
+        return next((field for field in self.fields if field.kind is FieldKind.COLUMNS), None)
+
+    @model_validator(mode="after")
+    def _one_role_takes_the_rest(self) -> Self:
+        rest = [field.role for field in self.fields if field.kind is FieldKind.COLUMNS]
+        if len(rest) > 1:
+            raise ValueError(f"at most one role takes the columns that are left; here {', '.join(rest)} do")
+        return self
 
 
 class Metric(Face):

@@ -25,6 +25,7 @@ from tilth.core.serializers import Deleted, Strict, valid, valid_query
 from tilth.datasets import selectors, services
 from tilth.datasets.checking import check_create
 from tilth.datasets.export import problems_csv
+from tilth.datasets.fields import KindField, KindsField
 from tilth.datasets.models import Check
 from tilth.datasets.recipes import Request, SplitOptions
 from tilth.datasets.shapes import check_shape, dataset_shape, file_shape, upload_shape
@@ -181,6 +182,7 @@ class FileReportView(APIView):
     class In(serializers.Serializer[Any]):
         vertical = serializers.CharField(default=None, allow_null=True)
         columns = serializers.CharField(default=None, allow_null=True, help_text='JSON, e.g. {"text": "utterance"}')
+        kinds = serializers.CharField(default=None, allow_null=True, help_text='JSON, e.g. {"branch": "category"}')
         accept_bad_rows = serializers.BooleanField(default=False)
 
     class Out(serializers.Serializer[Any]):
@@ -200,8 +202,11 @@ class FileReportView(APIView):
             wish = Request(
                 vertical=query["vertical"],
                 training_file=found.id,
-                columns=mapping(parsed(query["columns"].encode(), "columns") if query["columns"] else None),
+                columns=_object(
+                    query, "columns", serializers.DictField(child=serializers.CharField(), allow_null=True)
+                ),
                 options=SplitOptions(accept_bad_rows=query["accept_bad_rows"]),
+                kinds=_object(query, "kinds", KindsField()),
             )
             check = check_shape(check_create(tenant=tenant, request=wish, freeze=False))
         facts = {"file": file, "status": found.status, "status_details": found.status_details or None}
@@ -236,6 +241,7 @@ class DatasetListView(APIView):
         validation_file = serializers.CharField(default=None, allow_null=True)
         test_file = serializers.CharField(default=None, allow_null=True)
         columns = serializers.DictField(child=serializers.CharField(), default=None, allow_null=True)
+        kinds = KindsField(default=None)
         seed = serializers.IntegerField(default=0, min_value=0, max_value=2**31 - 1)
         accept_bad_rows = serializers.BooleanField(default=False)
 
@@ -248,6 +254,7 @@ class DatasetListView(APIView):
         validation_file = serializers.CharField(allow_null=True)
         test_file = serializers.CharField(allow_null=True)
         columns = serializers.DictField(child=serializers.CharField())
+        kinds = serializers.DictField(child=KindField())
         options = serializers.JSONField()
         sha256 = serializers.CharField()
         bytes = serializers.IntegerField()
@@ -264,6 +271,7 @@ class DatasetListView(APIView):
         validation_file = serializers.CharField(allow_null=True)
         test_file = serializers.CharField(allow_null=True)
         columns = serializers.JSONField(allow_null=True)
+        kinds = KindsField()
         options = serializers.JSONField()
         report = serializers.JSONField(allow_null=True)
         error = serializers.JSONField(allow_null=True)
@@ -315,13 +323,14 @@ class CheckView(APIView):
         return Response(check_shape(found))
 
 
-def mapping(value: Any) -> dict[str, str] | None:
-    """Role → column; raises ValidationError for anything else."""
-    field = serializers.DictField(child=serializers.CharField(), allow_null=True)
+def _object(query: dict[str, Any], name: str, field: serializers.DictField) -> dict[str, str] | None:
+    """The JSON object in a query's parameter; raises Invalid, ValidationError for anything else."""
+    if not query[name]:
+        return None
     try:
-        found: dict[str, str] | None = field.run_validation(value)
+        found: dict[str, str] | None = field.run_validation(parsed(query[name].encode(), name))
     except serializers.ValidationError as error:
-        raise serializers.ValidationError({"columns": error.detail}) from None
+        raise serializers.ValidationError({name: error.detail}) from None
     return found
 
 
@@ -333,6 +342,7 @@ def _request(body: dict[str, Any]) -> Request:
         test_file=_file(body["test_file"]),
         columns=body["columns"],
         options=SplitOptions(seed=body["seed"], accept_bad_rows=body["accept_bad_rows"]),
+        kinds=body["kinds"],
     )
 
 

@@ -27,6 +27,7 @@ def check_create(*, tenant: UUID, request: Request, freeze: bool) -> Check:
         defaults={
             "vertical": request.vertical,
             "columns": dict(request.columns) if request.columns else None,
+            "kinds": dict(request.kinds) if request.kinds else None,
             "options": asdict(request.options),
             **{f"{param}_id": file for param, file in request.ids().items()},
         },
@@ -79,6 +80,7 @@ def _freeze(tenant: UUID, request: Request) -> DatasetVersion:
         **request.ids(),
         columns=request.columns,
         options=request.options,
+        kinds=request.kinds,
     )  # fmt: skip
 
 
@@ -90,6 +92,7 @@ def _request(check: Check) -> Request:
         test_file=check.test_file_id,
         columns=check.columns,
         options=SplitOptions(**check.options),
+        kinds=check.kinds,
     )
 
 

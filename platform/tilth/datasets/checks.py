@@ -6,13 +6,16 @@ from hashlib import blake2b
 
 from tilth.contract.vertical import FieldKind, Schema, SchemaField
 from tilth.datasets.columns import SPLIT, SPLIT_VALUES, Match
+from tilth.datasets.features import Feature, Kind
 from tilth.datasets.profile import date, number
 from tilth.datasets.reading import Cell, Record
 from tilth.datasets.report import Problem, shown
 
 LABEL_CHARS = 200
 
-Value = str | float | None
+Features = dict[str, str | None]
+"""Column → text of the cell."""
+Value = str | float | Features | None
 Row = dict[str, Value]
 
 
@@ -27,30 +30,43 @@ class Fault(Exception):
 class RowCheck:
     """The checks of one file under one mapping."""
 
-    def __init__(self, schema: Schema, columns: Sequence[str], matches: Sequence[Match]) -> None:
+    def __init__(
+        self, schema: Schema, columns: Sequence[str], matches: Sequence[Match], features: Sequence[Feature] = ()
+    ) -> None:
+        """A feature without a column here is None in every row."""
         self._fields = [
             (schema.field(match.role) if match.role != SPLIT else None, columns.index(match.column), match)
             for match in matches
         ]
+        places = {column: index for index, column in enumerate(columns)}
+        self._features = [(feature, places.get(feature.column)) for feature in features if feature.used]
+        self._rest = schema.free_columns
 
     def __call__(self, record: Record) -> Row | Problem:
-        """Role → value; ``split`` is train, validation, test or None."""
+        """Role → value; ``split`` is train, validation, test or None, free columns are a dict under their role."""
         row: Row = {}
         for field, index, match in self._fields:
             cell = record.cells[index]
             try:
                 row[match.role] = split_of(cell) if field is None else value_of(field, cell)
             except Fault as fault:
-                value = shown(cell) if cell is None or cell.strip() else None
-                return Problem(fault.kind, fault.message, fault.cure, record.line, match.column, value)
-        return row
+                return _problem(fault, record.line, match.column, cell)
+        return self._with_features(record, row)
+
+    def _with_features(self, record: Record, row: Row) -> Row | Problem:
+        found: Features = {}
+        for feature, index in self._features:
+            cell = "" if index is None else record.cells[index]
+            try:
+                found[feature.column] = feature_of(feature.kind, cell)
+            except Fault as fault:
+                return _problem(fault, record.line, feature.column, cell)
+        return {**row, self._rest.role: found} if self._rest and found else row
 
 
 def value_of(field: SchemaField, cell: Cell) -> Value:
     """The value of a role; raises Fault."""
-    if cell is None:
-        raise Fault("not_plain", "this is a list, an object or binary data", "write plain text or a number")
-    text = cell.strip()
+    text = _text(cell)
     if not text:
         if not field.required:
             return None
@@ -58,6 +74,17 @@ def value_of(field: SchemaField, cell: Cell) -> Value:
     if field.choices and text not in field.choices:
         raise Fault("unknown_choice", "this is none of the choices", f"write one of {', '.join(field.choices)}")
     return _typed(field, text)
+
+
+def feature_of(kind: Kind, cell: Cell) -> str | None:
+    """The text of a free column's cell, None if it is empty; raises Fault."""
+    text = _text(cell)
+    match kind:
+        case Kind.NUMBER if text:
+            _number(text)
+        case Kind.DATE if text:
+            _refuse_no_date(text)
+    return text or None
 
 
 def split_of(cell: Cell) -> str | None:
@@ -70,7 +97,7 @@ def split_of(cell: Cell) -> str | None:
 
 def key_of(row: Row, roles: Sequence[str]) -> str:
     """Equal for rows that say the same: case, width of characters and white space do not count."""
-    said = "\0".join(str(row.get(role)) for role in roles)
+    said = "\0".join(_said(row.get(role)) for role in roles)
     plain = " ".join((said if said.isascii() else unicodedata.normalize("NFKC", said)).split()).casefold()
     return blake2b(plain.encode(), digest_size=16).hexdigest()
 
@@ -84,14 +111,40 @@ def target_of(schema: Schema) -> SchemaField | None:
 def _typed(field: SchemaField, text: str) -> Value:
     match field.kind:
         case FieldKind.NUMBER:
-            value = number(text)
-            if value is None:
-                raise Fault("not_a_number", "this is no finite number", "write digits with a point, e.g. 1.5")
-            return value
+            return _number(text)
         case FieldKind.DATE:
-            if date(text) is None:
-                raise Fault("not_a_date", "this is no date", "write it as 2026-12-31 or 2026-12-31T23:59:59")
+            _refuse_no_date(text)
         case FieldKind.LABEL if len(text) > LABEL_CHARS:
             cure = "a label is a short name; is another column the label?"
             raise Fault("long_label", f"the label has more than {LABEL_CHARS} characters", cure)
     return text
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        raise Fault("not_plain", "this is a list, an object or binary data", "write plain text or a number")
+    return cell.strip()
+
+
+def _number(text: str) -> float:
+    value = number(text)
+    if value is None:
+        raise Fault("not_a_number", "this is no finite number", "write digits with a point, e.g. 1.5")
+    return value
+
+
+def _refuse_no_date(text: str) -> None:
+    if date(text) is None:
+        raise Fault("not_a_date", "this is no date", "write it as 2026-12-31 or 2026-12-31T23:59:59")
+
+
+def _said(value: Value) -> str:
+    """Features in the order of their names, since files may have them in another order."""
+    if not isinstance(value, dict):
+        return str(value)
+    return "\0".join(f"{column}\0{text or ''}" for column, text in sorted(value.items()))
+
+
+def _problem(fault: Fault, line: int, column: str, cell: Cell) -> Problem:
+    value = shown(cell) if cell is None or cell.strip() else None
+    return Problem(fault.kind, fault.message, fault.cure, line, column, value)

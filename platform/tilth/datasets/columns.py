@@ -1,6 +1,6 @@
 """Maps columns to a vertical's roles: as the customer says, else by name, else by values; always with the reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -30,11 +30,17 @@ class Match:
     reason: str
 
 
-def match_columns(schema: Schema, columns: Sequence[Column], said: Mapping[str, str] | None) -> list[Match]:
-    """The column of every role that has one; ``split`` is a role of every schema. Raises Invalid for a bad mapping."""
+def match_columns(
+    schema: Schema, columns: Sequence[Column], said: Mapping[str, str] | None, kept: Collection[str] = ()
+) -> list[Match]:
+    """The column of every role that takes one; ``split`` is a role of every schema. Raises Invalid for a bad mapping.
+
+    Columns that are ``kept`` get a role only if that is said.
+    """
     matches = _said(schema, [column.name for column in columns], said or {})
+    columns = [column for column in columns if column.name not in kept]
     for step in (_by_name, _by_values):
-        for field in schema.fields:
+        for field in _single(schema):
             free = [column for column in columns if column.name not in {match.column for match in matches}]
             if field.role not in {match.role for match in matches} and (match := step(field, free)):
                 matches.append(match)
@@ -44,9 +50,9 @@ def match_columns(schema: Schema, columns: Sequence[Column], said: Mapping[str, 
 
 
 def missing(schema: Schema, matches: Sequence[Match]) -> list[SchemaField]:
-    """Required roles without a column."""
+    """Required roles without their one column."""
     found = {match.role for match in matches}
-    return [field for field in schema.fields if field.required and field.role not in found]
+    return [field for field in _single(schema) if field.required and field.role not in found]
 
 
 def refuse_missing(schema: Schema, matches: Sequence[Match], names: Sequence[str], file: str) -> None:
@@ -54,7 +60,7 @@ def refuse_missing(schema: Schema, matches: Sequence[Match], names: Sequence[str
     if lacking := missing(schema, matches):
         roles = ", ".join(f"{field.role!r} ({field.title})" for field in lacking)
         raise Invalid(
-            f"{file}: no column was found for the role {roles}; the columns are {_list(names)}. Say which it is, "
+            f"{file}: no column was found for the role {roles}; the columns are {quoted(names)}. Say which it is, "
             f'e.g. columns={{"{lacking[0].role}": "{names[0]}"}}, or check that the first line names the columns.',
             param="columns",
             code="missing_role",
@@ -62,17 +68,22 @@ def refuse_missing(schema: Schema, matches: Sequence[Match], names: Sequence[str
 
 
 def _said(schema: Schema, names: Sequence[str], said: Mapping[str, str]) -> list[Match]:
-    roles = [*[field.role for field in schema.fields], SPLIT]
+    roles = [*[field.role for field in _single(schema)], SPLIT]
     for role, name in said.items():
+        if (rest := schema.free_columns) and role == rest.role:
+            raise Invalid(
+                f"columns[{role!r}] names one column, but {role!r} takes every column without another role. "
+                f'Leave it out, and say with kinds how a column is read, e.g. kinds={{"{name}": "number"}}.',
+                param="columns",
+                code="takes_all_columns",
+            )
         if role not in roles:
             raise Invalid(
                 f"There is no role {role!r}; the roles are {', '.join(roles)}.", param="columns", code="unknown_role"
             )
         if name not in names:
-            close = get_close_matches(name, names, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise Invalid(
-                f"columns[{role!r}] names {name!r}, but the columns are {_list(names)}.{hint}",
+                f"columns[{role!r}] names {name!r}, but the columns are {quoted(names)}.{hint(name, names)}",
                 param="columns",
                 code="unknown_column",
             )
@@ -86,7 +97,7 @@ def _said(schema: Schema, names: Sequence[str], said: Mapping[str, str]) -> list
 def _by_name(field: SchemaField, free: Sequence[Column]) -> Match | None:
     for alias in (field.role, *field.aliases):
         for column in free:
-            if _plain(column.name) == _plain(alias):
+            if plain(column.name) == plain(alias):
                 return Match(field.role, column.name, f"the name {column.name!r} is usual for {field.title.lower()}")
     return None
 
@@ -113,6 +124,8 @@ def _fits(field: SchemaField, column: Column) -> bool:
             return column.dates >= filled * NEARLY_ALL
         case FieldKind.ID:
             return column.distinct == filled
+        case FieldKind.COLUMNS:
+            return False
 
 
 def _rank(field: SchemaField, column: Column) -> float:
@@ -123,9 +136,6 @@ def _rank(field: SchemaField, column: Column) -> float:
 
 
 def _because(field: SchemaField, column: Column) -> str:
-    facts = (
-        f"{column.distinct:,} distinct values in {column.filled:,} rows, {column.mean_chars:.0f} characters on average"
-    )
     wants = {
         FieldKind.TEXT: "the longest texts",
         FieldKind.LABEL: "few, short values that repeat",
@@ -134,20 +144,40 @@ def _because(field: SchemaField, column: Column) -> str:
         FieldKind.DATE: "dates only",
         FieldKind.ID: "no value twice",
     }
-    return f"by its values: {wants[field.kind]} ({facts})"
+    return f"by its values: {wants[field.kind]} ({facts(column)})"
 
 
 def _split(free: Sequence[Column]) -> list[Match]:
     for column in free:
-        if _plain(column.name) in SPLIT_NAMES and column.few and column.few <= set(SPLIT_VALUES):
-            return [Match(SPLIT, column.name, f"its values are {_list(sorted(column.few))}")]
+        if plain(column.name) in SPLIT_NAMES and column.few and column.few <= set(SPLIT_VALUES):
+            return [Match(SPLIT, column.name, f"its values are {quoted(sorted(column.few))}")]
     return []
 
 
-def _plain(name: str) -> str:
+def _single(schema: Schema) -> list[SchemaField]:
+    """The roles that take one column each."""
+    return [field for field in schema.fields if field.kind is not FieldKind.COLUMNS]
+
+
+def facts(column: Column) -> str:
+    """What a reason by values goes by."""
+    return (
+        f"{column.distinct:,} distinct values in {column.filled:,} rows, {column.mean_chars:.0f} characters on average"
+    )
+
+
+def plain(name: str) -> str:
+    """A column's name as it is compared: lower case, underscores for spaces and dashes."""
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def _list(names: Sequence[str]) -> str:
+def hint(name: str, names: Sequence[str]) -> str:
+    """The nearest of the names as a question, or nothing."""
+    close = get_close_matches(name, names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def quoted(names: Sequence[str]) -> str:
+    """The first names, for a sentence."""
     short = [repr(name) for name in names[:20]]
     return ", ".join(short) + (f" and {len(names) - 20} more" if len(names) > 20 else "")

@@ -24,11 +24,13 @@ class Findings:
         self._target = target.role if target else ""
         self.labelled = target is not None and target.kind is FieldKind.LABEL
         self._outside = schema.out_of_scope_labels
+        self._may_differ = schema.free_columns is not None
+        """Equal features under two labels are chance (of two borrowers alike one pays); equal texts are a slip."""
         self.problems, self.warnings = intake.problems, Problems()
 
     def look(self) -> None:
         """Everything, in the order in which one finding can hide another."""
-        if self.labelled:
+        if self.labelled and not self._may_differ:
             self._conflicts()
         self._leaks()
         if self.labelled and self._rows.classes(but=self._outside) > 1:

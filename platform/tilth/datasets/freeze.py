@@ -8,6 +8,7 @@ from typing import Any
 from tilth.contract.vertical import Schema
 from tilth.core.errors import Invalid
 from tilth.datasets.checks import target_of
+from tilth.datasets.features import used_kinds
 from tilth.datasets.findings import Findings
 from tilth.datasets.intake import Intake, Source
 from tilth.datasets.report import Problems
@@ -26,6 +27,8 @@ class Wish:
     """Role → column, as far as it was said."""
     seed: int
     accept_bad_rows: bool
+    kinds: Mapping[str, str] | None = None
+    """Free column → kind, as far as it was said."""
 
 
 def freeze(sources: Sequence[Source], wish: Wish, folder: Path, out: Path | None) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def freeze(sources: Sequence[Source], wish: Wish, folder: Path, out: Path | None
     ``folder`` takes what does not fit into memory; ``out`` lies in it.
     """
     with RowFile(folder, wish.schema) as kept:
-        intake = Intake(wish.schema, wish.columns, kept)
+        intake = Intake(wish.schema, wish.columns, wish.kinds, kept)
         for source in sources:
             intake.take(source)
     target = target_of(wish.schema)
@@ -47,7 +50,7 @@ def freeze(sources: Sequence[Source], wish: Wish, folder: Path, out: Path | None
     findings.refuse_hopeless()
     rows.split(wish.seed)
     if out:
-        rows.write(out)
+        rows.write(out, used_kinds(intake.features))
     return _report(intake, rows, findings)
 
 
@@ -57,6 +60,7 @@ def _report(intake: Intake, rows: Rows, findings: Findings) -> dict[str, Any]:
     return {
         "files": intake.about,
         "columns": [asdict(match) for match in intake.matches[0]],
+        "features": [asdict(feature) for feature in intake.features],
         "rows": {"read": intake.count, "kept": kept, "left_out": intake.count - kept},
         "splits": splits,
         "labels": rows.labels() if findings.labelled else {},

@@ -16,6 +16,7 @@ from tilth.core.errors import Invalid, NotFound
 from tilth.core.ids import public, uuid7
 from tilth.core.scope import in_tenant
 from tilth.core.storage import StoredObject
+from tilth.datasets.features import Kind
 from tilth.datasets.models import DatasetVersion, File
 from tilth.datasets.recipes import Request, SplitOptions, recipe_of, sources, wish
 from tilth.datasets.sandbox import run_child
@@ -31,13 +32,14 @@ def dataset_freeze(
     test_file: UUID | None = None,
     columns: Mapping[str, str] | None = None,
     options: SplitOptions | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> DatasetVersion:
     """The frozen version of these files: checked, split, stored; the same request gives the same version.
 
     Takes as long as reading the files does; call it in the worker. Raises NotFound for a file that is gone, Invalid
     with line, column, value and cure for rows that cannot be learned from, Unavailable if it should be tried again.
     """
-    request = Request(vertical, training_file, validation_file, test_file, columns, options or SplitOptions())
+    request = Request(vertical, training_file, validation_file, test_file, columns, options or SplitOptions(), kinds)
     files = files_of(tenant=tenant, request=request)
     recipe = recipe_of(request, files)
     if found := _frozen(tenant=tenant, recipe=recipe):
@@ -107,6 +109,7 @@ def _insert(
     return DatasetVersion.objects.create(
         id=version, recipe=recipe, vertical=request.vertical, options=asdict(request.options),
         columns={match["role"]: match["column"] for match in report["columns"]},
+        kinds={feature["column"]: feature["kind"] for feature in report["features"] if feature["kind"] != Kind.IGNORE},
         path=stored.path, sha256=stored.sha256, bytes=stored.size,
         rows=report["rows"]["kept"], splits=report["splits"], report=report,
         **{f"{param}_id": file for param, file in request.ids().items()},

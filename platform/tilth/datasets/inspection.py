@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tilth.contract.vertical import Schema
-from tilth.datasets.columns import match_columns, missing
+from tilth.datasets.columns import missing
+from tilth.datasets.features import lacks_features, match_all
 from tilth.datasets.intake import sampled
 from tilth.datasets.opening import open_table
 from tilth.datasets.profile import Column, profile
@@ -41,8 +42,12 @@ def inspect(path: Path, schemas: Mapping[str, Schema]) -> dict[str, Any]:
 
 
 def _roles(schema: Schema, columns: list[Column]) -> dict[str, Any]:
-    matches = match_columns(schema, columns, None)
+    matches, features = match_all(schema, columns, None, None)
+    lacking = [field.role for field in missing(schema, matches)]
+    if (rest := schema.free_columns) and lacks_features(schema, features, [column.name for column in columns]):
+        lacking.append(rest.role)
     return {
         "columns": [asdict(match) for match in matches],
-        "missing": [field.role for field in missing(schema, matches)],
+        "features": [asdict(feature) for feature in features],
+        "missing": lacking,
     }

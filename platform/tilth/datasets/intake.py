@@ -10,6 +10,7 @@ from tilth.contract.vertical import Schema, SchemaField
 from tilth.core.errors import Invalid
 from tilth.datasets.checks import Row, RowCheck, key_of, target_of
 from tilth.datasets.columns import SPLIT, Match, match_columns, refuse_missing
+from tilth.datasets.features import Feature, match_all, refuse_featureless, used_kinds
 from tilth.datasets.opening import open_table
 from tilth.datasets.profile import SAMPLED_ROWS, profile
 from tilth.datasets.reading import Record, Table
@@ -32,13 +33,17 @@ class Source:
 class Intake:
     """Takes files in, one after the other; what is wrong with rows is in ``problems``."""
 
-    def __init__(self, schema: Schema, said: Mapping[str, str] | None, rows: RowFile) -> None:
-        self._schema, self._said, self._rows = schema, said, rows
+    def __init__(
+        self, schema: Schema, said: Mapping[str, str] | None, kinds: Mapping[str, str] | None, rows: RowFile
+    ) -> None:
+        self._schema, self._said, self._kinds, self._rows = schema, said, kinds, rows
         target = target_of(schema)
         self._key = [field.role for field in schema.fields if target is None or field.role != target.role]
         self.problems = Problems()
         self.matches: list[list[Match]] = []
         """Of each file."""
+        self.features: list[Feature] = []
+        """Of the first file, whose kinds hold for the others."""
         self.about: list[dict[str, Any]] = []
         self.count = 0
         """Rows read, good or bad."""
@@ -54,11 +59,14 @@ class Intake:
     def fields(self) -> list[SchemaField]:
         """Those that have a column in some file."""
         found = {match.role for matches in self.matches for match in matches}
+        if (rest := self._schema.free_columns) and used_kinds(self.features):
+            found.add(rest.role)
         return [field for field in self._schema.fields if field.role in found]
 
     def _take(self, source: Source) -> None:
         table = open_table(source.path)
-        check = RowCheck(self._schema, table.columns, self._match(table, source))
+        matches = self._match(table, source)
+        check = RowCheck(self._schema, table.columns, matches, self.features)
         number, count = len(self.about), 0
         for record in table.records():
             count += 1
@@ -74,11 +82,15 @@ class Intake:
 
     def _match(self, table: Table, source: Source) -> list[Match]:
         """The first file's mapping holds for the others as far as they have its columns."""
-        said = self._said
-        if self.matches:
+        columns = profile(table.columns, sampled(table))
+        if not self.matches:
+            matches, self.features = match_all(self._schema, columns, self._said, self._kinds)
+        else:
             said = {match.role: match.column for match in self.matches[0] if match.column in table.columns}
-        matches = match_columns(self._schema, profile(table.columns, sampled(table)), said)
+            kept = [feature.column for feature in self.features]
+            matches = match_columns(self._schema, columns, said, kept)
         refuse_missing(self._schema, matches, table.columns, source.name)
+        refuse_featureless(self._schema, self.features, table.columns, source.name)
         self.matches.append(matches)
         return matches
 

@@ -99,6 +99,8 @@ class DatasetVersion(TenantModel):
     vertical = models.CharField(max_length=60)
     columns = models.JSONField()
     """Role → column of the training file."""
+    kinds = models.JSONField(default=dict)
+    """Free column → how it is read, those that are ignored left out."""
     options = models.JSONField()
     path = models.CharField(max_length=300)
     """Below TILTH_ARTIFACTS."""
@@ -131,6 +133,8 @@ class Check(TenantModel):
     vertical = models.CharField(max_length=60)
     columns = models.JSONField(null=True)
     """Role → column, as far as it was said."""
+    kinds = models.JSONField(null=True)
+    """Free column → kind, as far as it was said."""
     options = models.JSONField()
     freeze = models.BooleanField()
     state = models.CharField(max_length=8, choices=State.choices, default=State.PENDING)

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from math import isfinite
 
 from tilth.datasets.reading import Cell, Record
 
 SAMPLED_ROWS = 20_000
 EXAMPLES = 5
+WORD_CHARS = 3
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Column:
     """The first distinct values."""
     few: frozenset[str]
     """All distinct values, lower case, if they are at most EXAMPLES."""
+    mean_words: float
+    steady: bool
+    """Whole numbers, no one twice, that only rise or only fall from row to row."""
 
     @property
     def distinct_share(self) -> float:
@@ -87,4 +92,19 @@ def _column(name: str, rows: int, values: list[str]) -> Column:
         dates=sum(date(value) is not None for value in values),
         examples=tuple(distinct)[:EXAMPLES],
         few=few,
+        mean_words=sum(map(_words, values)) / len(values) if values else 0.0,
+        steady=len(distinct) == len(values) and _steady(values),
     )
+
+
+def _words(text: str) -> int:
+    """Scripts that write no spaces, e.g. 東京都の天気は晴れ, have a word in about three characters."""
+    return len(text.split()) if text.isascii() else max(len(text.split()), len(text) // WORD_CHARS)
+
+
+def _steady(values: Sequence[str]) -> bool:
+    try:
+        whole = [int(value) for value in values]
+    except ValueError:
+        return False
+    return len({(after > before) - (after < before) for before, after in pairwise(whole)}) == 1

@@ -36,6 +36,8 @@ class Request:
     columns: Mapping[str, str] | None = None
     """Role → column, as far as it is said."""
     options: SplitOptions = field(default_factory=SplitOptions)
+    kinds: Mapping[str, str] | None = None
+    """Free column → how it is read, as far as it is said."""
 
     def ids(self) -> dict[str, UUID]:
         """Parameter → file, for those that are given."""
@@ -65,6 +67,7 @@ def recipe_of(request: Request, files: Mapping[str, File]) -> str:
             "files": {name: file.sha256 for name, file in files.items()},
             "columns": dict(request.columns or {}),
             "options": asdict(request.options),
+            **({"kinds": dict(request.kinds)} if request.kinds else {}),
         }
     )
 
@@ -86,7 +89,8 @@ def wish(request: Request) -> dict[str, Any]:
     """What the child is told beside the files."""
     schema = schema_of(request.vertical).model_dump(mode="json")
     columns = dict(request.columns) if request.columns else None
-    return {"schema": schema, "columns": columns, **asdict(request.options)}
+    kinds = dict(request.kinds) if request.kinds else None
+    return {"schema": schema, "columns": columns, "kinds": kinds, **asdict(request.options)}
 
 
 def _hash(value: Any) -> str:

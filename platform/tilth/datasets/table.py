@@ -2,7 +2,8 @@
 
 # ruff: noqa: S608 - statements are made of constants and of names from a vertical's face; values are bound
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 import orjson
 
 from tilth.contract.vertical import FieldKind, Schema
-from tilth.datasets.checks import Row
+from tilth.datasets.checks import Row, Value
 from tilth.datasets.duck import confined
 from tilth.datasets.report import KEPT
 
@@ -38,7 +39,7 @@ class RowFile:
 
     def add(self, source: int, line: int, given: str | None, key: str, row: Row) -> bool:
         """Appends a row; False if it is too long."""
-        values = {name: row.get(role) for role, name in self._names.items()}
+        values = {name: _plain(row.get(role)) for role, name in self._names.items()}
         text = orjson.dumps({"source": source, "line": line, "given": given, "key": key, **values})
         if len(text) > ROW_BYTES:
             return False
@@ -54,6 +55,7 @@ class Rows:
         self._db = confined(folder=folder)
         names = _names(schema)
         self._roles = {role: names[role] for role in roles}
+        self._free = [field.role for field in schema.fields if field.kind is FieldKind.COLUMNS and field.role in roles]
         types = {names[field.role]: TYPES.get(field.kind, "VARCHAR") for field in schema.fields}
         shape = {"source": "INTEGER", "line": "BIGINT", "given": "VARCHAR", "key": "VARCHAR", **types}
         self._db.execute(
@@ -199,13 +201,19 @@ class Rows:
             f" QUALIFY row_number() OVER (PARTITION BY split ORDER BY source, line) <= {rows} ORDER BY {self._order()}"
         )
         names = [column[0] for column in cursor.description or []]
-        return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        found = [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+        return [{**row, **{role: json.loads(row[role]) for role in self._free}} for row in found]
 
-    def write(self, path: Path) -> None:
-        """Freezes the rows as Parquet: line, split, one column for each role."""
+    def write(self, path: Path, kinds: Mapping[str, str]) -> None:
+        """Freezes the rows as Parquet: line, split, one column for each role.
+
+        Free columns are a JSON object in one column; the file's metadata say how they are read, under ``kinds``.
+        """
+        metadata = ", KV_METADATA {kinds: ?}" if kinds else ""
         self._db.execute(
             f"COPY (SELECT {self._columns()} FROM frozen ORDER BY {self._order()}) TO '{path}'"
-            " (FORMAT parquet, COMPRESSION zstd)"
+            f" (FORMAT parquet, COMPRESSION zstd{metadata})",
+            [json.dumps(kinds)] if kinds else [],
         )
 
     def _columns(self) -> str:
@@ -220,6 +228,11 @@ class Rows:
 
     def _delete(self, where: str, values: Sequence[Any] = ()) -> int:
         return int(self._one(f"DELETE FROM rows WHERE {where}", values))
+
+
+def _plain(value: Value) -> str | float | None:
+    """As one column of DuckDB keeps it."""
+    return orjson.dumps(value).decode() if isinstance(value, dict) else value
 
 
 def _names(schema: Schema) -> dict[str, str]:

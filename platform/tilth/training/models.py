@@ -21,6 +21,8 @@ class Job(TenantModel):
     test_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
     columns = models.JSONField(null=True)
     """Role → column, as far as the customer said it."""
+    kinds = models.JSONField(null=True)
+    """Free column → how it is read, as far as the customer said it."""
     accept_bad_rows = models.BooleanField(default=False)
     options = models.JSONField(default=dict)
     """TrainingOptions of the contract."""

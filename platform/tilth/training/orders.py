@@ -9,6 +9,7 @@ from tilth.contract.messages import Rung, TrainingOptions
 from tilth.core.errors import Invalid
 from tilth.core.ids import parse
 from tilth.core.serializers import Strict
+from tilth.datasets.fields import KindsField
 from tilth.training.services import Order
 
 AUTO = "auto"
@@ -92,6 +93,7 @@ class JobIn(Strict):
     integrations = serializers.ListField(required=False, allow_null=True)
     vertical = serializers.CharField(max_length=60, required=False, allow_null=True)
     columns = serializers.DictField(child=serializers.CharField(max_length=200), required=False, allow_null=True)
+    kinds = KindsField(required=False)
     options = Options(required=False, allow_null=True)
 
     def validate_metadata(self, value: dict[str, str] | None) -> dict[str, str]:
@@ -121,6 +123,7 @@ def order_of(body: dict[str, Any]) -> Order:
         validation_file=_file(body.get("validation_file")),
         test_file=_file(own.get("test_file")),
         columns=body.get("columns"),
+        kinds=body.get("kinds"),
         accept_bad_rows=own.get("accept_bad_rows", False),
         suffix=body.get("suffix") or "",
         options=_options(own, asked, _seed(body, own)),

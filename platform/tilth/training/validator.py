@@ -36,6 +36,7 @@ class Validator:
                 validation_file=asked.validation_file_id,
                 test_file=asked.test_file_id,
                 columns=asked.columns,
+                kinds=asked.kinds,
                 options=SplitOptions(seed=asked.options["seed"], accept_bad_rows=asked.accept_bad_rows),
             )
         except (Invalid, NotFound) as error:

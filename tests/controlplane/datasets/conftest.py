@@ -14,6 +14,9 @@ from tests.web import Web, start
 TEXT = SchemaField(role="text", kind=FieldKind.TEXT, title="Message", aliases=("message", "utterance"))
 LABEL = SchemaField(role="label", kind=FieldKind.LABEL, title="Intent", aliases=("intent", "category"))
 SCHEMA = Schema(fields=(TEXT, LABEL), out_of_scope_labels=("oos",))
+PAID = SchemaField(role="outcome", kind=FieldKind.LABEL, title="Outcome", aliases=("default", "paid"))
+FEATURES = SchemaField(role="features", kind=FieldKind.COLUMNS, title="Features")
+LENDING = Schema(fields=(PAID, FEATURES))
 
 
 def csv_of(rows: Sequence[tuple[str, str]], header: str = "text,label") -> bytes:
@@ -90,3 +93,22 @@ def sdk(web: Web, tenant: Any) -> Iterator[openai.OpenAI]:
     """The unmodified SDK with the tenant's key, speaking to it."""
     with web.sdk(tenant) as client:
         yield client
+
+
+@pytest.fixture
+def lending(monkeypatch: pytest.MonkeyPatch) -> Schema:
+    """The schema of an installed vertical ``lending``, which learns from every column beside the label."""
+    from tilth.catalog import selectors
+    from tilth.contract import registry
+    from tilth.contract.vertical import Metric, Vertical
+    from tilth.datasets import services
+    from tilth.usage import prices
+
+    support_chat = registry.verticals()["support_chat"]
+    face = Vertical(
+        name="lending", title="Lending", description="For tests.", schema=LENDING, task="tests.none:Task",
+        metrics=(Metric(name="ks", title="KS"),), base_models=support_chat.base_models,
+    )  # fmt: skip
+    for module in (registry, selectors, services, prices):
+        monkeypatch.setattr(module, "verticals", lambda: {"lending": face, "support_chat": support_chat})
+    return LENDING
