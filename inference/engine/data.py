@@ -44,6 +44,8 @@ def read_splits(path: Path) -> Splits:
 
 
 def _kinds(memory: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
-    found = memory.execute("SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", [str(path), KINDS]).fetchone()
+    found = memory.execute(
+        "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", [str(path), KINDS]
+    ).fetchone()
     kinds: dict[str, str] = json.loads(found[0]) if found else {}
     return kinds

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 RESAMPLES = 2000
 """Bootstrap resamples (Efron 1979)."""
+BLOCK = 4_000_000
 
 
 def accuracy(predicted: Tensor, targets: Tensor) -> float:
@@ -54,10 +55,11 @@ def mean_of(values: Tensor) -> Statistic:
 
 
 def _draws(rows: int, seed: int) -> Iterator[Tensor]:
-    """Row numbers in blocks [100, rows], so that memory stays flat for large test sets."""
+    """Row numbers in blocks [resamples, rows] of at most BLOCK numbers, so that memory stays flat for large sets."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(RESAMPLES // 100):
-        yield torch.randint(rows, (100, rows), generator=generator)
+    each = max(1, min(100, BLOCK // max(1, rows)))
+    for done in range(0, RESAMPLES, each):
+        yield torch.randint(rows, (min(each, RESAMPLES - done), rows), generator=generator)
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:

@@ -180,13 +180,19 @@ def fit_probe(
     return best[1], best[2]
 
 
-def fit_linear(vectors: Tensor, targets: Tensor, strength: float, start: Head, objective: Objective) -> Head:
+def fit_linear(
+    vectors: Tensor, targets: Tensor, strength: float, start: Head, objective: Objective, *, least_change: float = 1e-9
+) -> Head:
     """The objective's linear model by L-BFGS; the penalty is ‖W‖² / (2·C·n) beside the mean loss.
+
+    Ends at MAX_ITERATIONS, or when a step changes neither loss nor weights by ``least_change``.
 
     Of labels this is multinomial logistic regression with scikit-learn's C.
     """
     weight, bias = start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([weight, bias], max_iter=MAX_ITERATIONS, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [weight, bias], max_iter=MAX_ITERATIONS, tolerance_change=least_change, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()

@@ -18,15 +18,14 @@ from inference.tabular.crossing import FOLDS, folds
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
 
-MOST_ROUNDS, PATIENCE = 2000, 50
+MOST_ROUNDS, PATIENCE = 1000, 30
 SHARED: dict[str, Any] = {
     "verbosity": -1, "deterministic": True, "force_row_wise": True, "feature_pre_filter": False, "bagging_freq": 1,
-    "learning_rate": 0.03, "cat_smooth": 20.0, "min_data_per_group": 10, "max_bin": 255,
+    "learning_rate": 0.05, "cat_smooth": 20.0, "min_data_per_group": 10, "max_bin": 255,
 }  # fmt: skip
 SHAPES: tuple[dict[str, Any], ...] = (
     {"num_leaves": 4, "min_data_in_leaf": 20, "feature_fraction": 0.4, "bagging_fraction": 0.7, "lambda_l2": 5.0},
     {"num_leaves": 8, "min_data_in_leaf": 10, "feature_fraction": 0.3, "bagging_fraction": 0.7, "lambda_l2": 10.0},
-    {"num_leaves": 16, "min_data_in_leaf": 20, "feature_fraction": 0.3, "bagging_fraction": 0.7, "lambda_l2": 10.0},
     {"num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.8, "bagging_fraction": 0.9, "lambda_l2": 1.0},
 )
 """Tried in turn; chosen by cross-fitting."""

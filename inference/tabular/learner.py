@@ -1,6 +1,7 @@
 """A way to learn a table, and the candidate that it makes for the ladder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,6 +14,20 @@ from inference.engine.objectives.objective import Objective
 from inference.engine.probe import report_scores
 from inference.tabular.columns import Cells, Columns
 from inference.tabular.table import TableLesson
+
+FEW_ROWS = 20_000
+"""Up to which a table's threads wait for each other longer than they work."""
+
+
+@contextmanager
+def _threads(rows: int) -> Iterator[None]:
+    """One thread for a small table."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if rows <= FEW_ROWS else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class TableModel(Protocol):
@@ -109,7 +124,8 @@ class TableCandidate:
 
     def learn(self, session: Session) -> Outcome:
         """Told as one step."""
-        fitted = self.learner.fit(self.table, session)
+        with _threads(len(self.table.rows)):
+            fitted = self.learner.fit(self.table, session)
         model = Learned(fitted.model, self.table)
         crossed, valid = self._judged(model, fitted.crossed)
         title = self.title.removeprefix("the ").capitalize()

@@ -18,6 +18,8 @@ from inference.tabular.table import TableLesson
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Inverse regularisation C, as scikit-learn counts it; chosen by cross-fitting."""
+LEAST_CHANGE = 1e-6
+"""Of the loss between two steps of the solver."""
 FILE = "linear.safetensors"
 
 
@@ -78,6 +80,6 @@ def _solver(table: TableLesson, strength: float, start: Head) -> Callable[[Tenso
     dense, targets, objective = table.dense, table.targets, table.objective
 
     def fit(rows: Tensor, held: Tensor) -> Head:
-        return fit_linear(dense[rows], targets[rows], strength, start, objective)
+        return fit_linear(dense[rows], targets[rows], strength, start, objective, least_change=LEAST_CHANGE)
 
     return fit

@@ -52,6 +52,21 @@ def _brier(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.double().softmax(1)[:, 1] - (targets == 1).double()).square().mean().item())
 
 
+def resampled_binary(name: str, outputs: Tensor, targets: Tensor, draws: Tensor) -> Tensor:
+    """[resamples]: auc, gini or ks of each draw [resamples, rows], by counts of both classes at each level of score."""
+    levels = torch.unique(odds(outputs), return_inverse=True)[1]
+    shape = (len(draws), int(levels.max()) + 1)
+    drawn = levels[draws]
+    bad = torch.zeros(shape, dtype=torch.double).scatter_add_(1, drawn, (targets[draws] == 1).double())
+    good = torch.zeros(shape, dtype=torch.double).scatter_add_(1, drawn, (targets[draws] != 1).double())
+    all_bad, all_good = bad.sum(1).clamp(min=1), good.sum(1).clamp(min=1)
+    if name == "ks":
+        return (bad.cumsum(1) / all_bad[:, None] - good.cumsum(1) / all_good[:, None]).abs().max(1).values
+    won = (bad * (good.cumsum(1) - good / 2)).sum(1) / (all_bad * all_good)
+    found = torch.where((bad.sum(1) > 0) & (good.sum(1) > 0), won, 0.5)
+    return found if name == "auc" else 2 * found - 1
+
+
 SINGLE: dict[str, Metric] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,

@@ -12,7 +12,7 @@ from torch.nn import functional
 from inference.engine.calibrate import SCORES, ScopeRule, scope_report, scope_rule, temperature
 from inference.engine.errors import JobFault
 from inference.engine.evaluate import error_upper_bound
-from inference.engine.objectives.metrics import BINARY, CHOOSING, SINGLE
+from inference.engine.objectives.metrics import BINARY, CHOOSING, SINGLE, resampled_binary
 from inference.engine.objectives.objective import Judged, Settled
 
 UNKNOWN = -1
@@ -69,9 +69,11 @@ class SingleLabel:
         return {**SINGLE, **BINARY}[self.selects](outputs, targets)
 
     def resampled(self, outputs: Tensor, targets: Tensor, draws: Tensor) -> Tensor:
-        """Of accuracy a mean of hits; any other metric is taken again for each draw."""
+        """Of accuracy a mean of hits, of two labels by counts; any other metric is taken again for each draw."""
         if self.selects == "accuracy":
             return (outputs.argmax(1) == targets).double()[draws].mean(1)
+        if self.selects in BINARY:
+            return resampled_binary(self.selects, outputs, targets, draws)
         scores = [self.score(outputs[draw], targets[draw]) for draw in draws]
         return torch.tensor(scores, dtype=torch.double)
 
