@@ -11,6 +11,7 @@ from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.candidate import Lesson, Outcome, Session
+from inference.engine.crossing import crossed, folds
 from inference.engine.encoder import TextEncoder
 from inference.engine.heads import Head, pack_adapter, read_head, unchanged
 from inference.engine.memory import need
@@ -97,6 +98,8 @@ class Probe:
     title: str = "the probe"
     rung: Rung = Rung.PROBE
     rows_at_once: int | None = None
+    crossed: bool = False
+    """Whether it is cross-fitted, too: for comparison with others that are."""
 
     def size(self) -> str:
         """Rows, tokens, outputs."""
@@ -131,7 +134,8 @@ class Probe:
         report_scores(session.reporter, encoder.lesson, "Probe", self.rung, 0, outputs)
         facts = {"strength": strength}
         tokens = sum(map(len, encoder.train.ids))
-        return Outcome(self.name, self.rung, ProbeModel(encoder, head), outputs, None, tokens, facts)
+        others = _crossed(train, encoder.lesson, strength, head) if self.crossed else None
+        return Outcome(self.name, self.rung, ProbeModel(encoder, head), outputs, others, tokens, facts)
 
     def reopen(self, files: Mapping[str, bytes]) -> ProbeModel:
         """From the head."""
@@ -150,6 +154,17 @@ class Probe:
             reporter.step(rung=self.rung, step=number, total_steps=len(order), loss=loss, force=number == 1)
             tick(len(batch.rows))
         return vectors, live.head()
+
+
+def _crossed(train: Tensor, lesson: Lesson, strength: float, start: Head) -> Tensor:
+    """[training rows, width]: each row by a head of the same strength that has not seen it."""
+    targets, objective = lesson.train_targets, lesson.objective
+
+    def fit(rows: Tensor, held: Tensor) -> Head:
+        return fit_linear(train[rows], targets[rows], strength, start, objective)
+
+    fold = folds(targets, lesson.seed)
+    return crossed(fold, objective.width, fit, lambda head, rows: head.logits(train[rows]))[1]
 
 
 def report_scores(

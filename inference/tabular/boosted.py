@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.engine.candidate import Session
+from inference.engine.crossing import FOLDS
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.tabular.columns import Cells, Columns
-from inference.tabular.crossing import FOLDS, folds
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
 
@@ -105,7 +105,7 @@ def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Boos
 
 def _parts(table: TableLesson) -> Iterator[tuple[NDArray[numpy.int64], NDArray[numpy.int64]]]:
     """(rows to learn from, rows held out) of each fold."""
-    fold = folds(table).numpy()
+    fold = table.folds.numpy()
     for held in range(FOLDS):
         yield numpy.nonzero(fold != held)[0], numpy.nonzero(fold == held)[0]
 

@@ -10,10 +10,10 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from inference.engine.candidate import Session
+from inference.engine.crossing import crossed
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.tabular.columns import Cells, Columns
-from inference.tabular.crossing import crossed
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
 
@@ -75,7 +75,7 @@ class Forest:
             grown = _grower(labels, table.lesson.seed).fit(dense[rows].numpy(), wanted[rows.numpy()])
             return ForestModel(table.columns, _arrays(grown), labels)
 
-        _, outputs = crossed(table, grow, lambda model, rows: model.grown(dense[rows]))
+        _, outputs = crossed(table.folds, table.objective.width, grow, lambda model, rows: model.grown(dense[rows]))
         every = torch.arange(len(dense))
         return Fitted(grow(every, every), outputs, {"trees": TREES})
 

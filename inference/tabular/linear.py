@@ -8,11 +8,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from inference.engine.candidate import Session
+from inference.engine.crossing import crossed
 from inference.engine.heads import Head
 from inference.engine.objectives.objective import Objective
 from inference.engine.probe import fit_linear
 from inference.tabular.columns import Cells, Columns
-from inference.tabular.crossing import crossed
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
 
@@ -57,9 +57,8 @@ class Linear:
         best: tuple[float, Tensor, float] | None = None
         for strength in STRENGTHS:
             session.reporter.check(session.keeper.step)
-            members, outputs = crossed(
-                table, _solver(table, strength, start), lambda one, rows: one.logits(dense[rows])
-            )
+            fit = _solver(table, strength, start)
+            members, outputs = crossed(table.folds, objective.width, fit, lambda one, rows: one.logits(dense[rows]))
             start = members[-1]
             score = objective.score(outputs, table.targets)
             if best is None or score > best[0]:

@@ -8,9 +8,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from inference.engine.candidate import Session
+from inference.engine.crossing import crossed
 from inference.engine.objectives.objective import Objective
 from inference.tabular.columns import Cells, Columns
-from inference.tabular.crossing import crossed
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
 
@@ -75,7 +75,9 @@ class Networks:
             session.reporter.check(session.keeper.step)
             return _trained(dense[rows], targets[rows], objective, table.lesson.seed)
 
-        members, outputs = crossed(table, fit, lambda member, rows: _outputs(member, dense[rows]))
+        members, outputs = crossed(
+            table.folds, table.objective.width, fit, lambda member, rows: _outputs(member, dense[rows])
+        )
         return Fitted(NetworkModel(table.columns, members), outputs, {"hidden": HIDDEN})
 
     def reopen(self, columns: Columns, width: int, files: Mapping[str, bytes]) -> NetworkModel:

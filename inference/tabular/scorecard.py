@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from inference.engine.candidate import Session
+from inference.engine.crossing import crossed
 from inference.engine.heads import Head
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import fit_linear
 from inference.tabular.columns import UNKNOWN, Cells, Columns
-from inference.tabular.crossing import crossed
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
 
@@ -89,10 +89,13 @@ class Scorecard:
         session.reporter.check(session.keeper.step)
         bad = (table.targets == 1).numpy()
 
-        def card(rows: Tensor, _: Tensor) -> ScorecardModel:
-            return _card(table.columns, [table.rows[row] for row in rows.tolist()], bad[rows.numpy()], table.objective)
+        def cells(rows: Tensor) -> list[Cells]:
+            return [table.rows[row] for row in rows.tolist()]
 
-        _, outputs = crossed(table, card, lambda one, rows: one.of([table.rows[row] for row in rows.tolist()]))
+        def card(rows: Tensor, _: Tensor) -> ScorecardModel:
+            return _card(table.columns, cells(rows), bad[rows.numpy()], table.objective)
+
+        _, outputs = crossed(table.folds, table.objective.width, card, lambda one, rows: one.of(cells(rows)))
         every = torch.arange(len(table.rows))
         model = card(every, every)
         return Fitted(model, outputs, {"bins": sum(len(each.evidence) for each in model.bins)})

@@ -11,6 +11,7 @@ from tilth.contract.messages import Row
 from torch import Tensor
 
 from inference.engine.candidate import Lesson
+from inference.engine.crossing import folds
 from inference.engine.objectives.objective import Objective
 from inference.tabular.columns import Cells, Columns
 
@@ -40,6 +41,11 @@ class TableLesson:
     def targets(self) -> Tensor:
         """[rows]."""
         return torch.cat([self.lesson.train_targets, self.lesson.validation_targets[self.lesson.known]])
+
+    @cached_property
+    def folds(self) -> Tensor:
+        """[rows]: the fold of each."""
+        return folds(self.targets, self.lesson.seed)
 
     @property
     def objective(self) -> Objective:

@@ -72,12 +72,14 @@ class Tabular:
         table = TableLesson(lesson, Columns.saved(features["columns"]), self.cells)
         encoder = TextEncoder(base, lesson, lambda rows: self.encode(rows, features, base), options)
         suited = [learner for learner in LEARNERS.values() if learner.suits(lesson.objective)]
-        return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoder)]
+        return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoder, crossed=True)]
 
     def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:
         """Token ids of each row as a sentence."""
         columns = _columns(json.dumps(features["columns"]))
-        sentences = [columns.sentence(self.cells(row)) for row in rows]
+        cells = [self.cells(row) for row in rows]
+        columns.numbers(cells)  # a number that is none is refused, whatever reads the row
+        sentences = [columns.sentence(row) for row in cells]
         return base.encode(sentences, int(str(features["max_length"]))) if sentences else []
 
     def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Outputs:

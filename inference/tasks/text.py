@@ -81,6 +81,6 @@ def _text(row: Row, role: str) -> str:
     return str(row[role])
 
 
-def encoder_path(encoder: TextEncoder) -> list[Candidate]:
-    """What an encoder of texts can do, cheapest first."""
-    return [Probe(encoder), Lora(encoder, encoder.recipe.batch_size)]
+def encoder_path(encoder: TextEncoder, *, crossed: bool = False) -> list[Candidate]:
+    """What an encoder of texts can do, cheapest first; ``crossed`` where others are cross-fitted, too."""
+    return [Probe(encoder, crossed=crossed), Lora(encoder, encoder.recipe.batch_size)]

@@ -25,7 +25,6 @@ from inference.engine.objectives.metrics import BINARY
 from inference.engine.objectives.number import Number
 from inference.engine.objectives.single_label import SingleLabel
 from inference.tabular.columns import Columns, InputRefused
-from inference.tabular.crossing import folds
 from inference.tabular.learner import Learner, TableCandidate
 from inference.tabular.scorecard import BASE_POINTS, ScorecardModel
 from inference.tabular.table import TableLesson
@@ -122,7 +121,7 @@ def test_a_cell_that_cannot_be_read_is_told_with_its_column_and_the_cure(cells: 
 
 def test_every_row_is_in_one_fold_and_every_label_in_all(tiny_offer: Any) -> None:
     table, _ = lesson(Tabular(face(FieldKind.LABEL, tiny_offer)), applicants(200))
-    fold = folds(table)
+    fold = table.folds
     shares = [table.targets[fold == each].double().mean().item() for each in range(5)]
     assert sorted(set(fold.tolist())) == [0, 1, 2, 3, 4]
     assert max(shares) - min(shares) < 0.04

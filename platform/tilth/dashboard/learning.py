@@ -11,8 +11,10 @@ from tilth.catalog.selectors import base_model_list
 from tilth.core import ids
 from tilth.core.errors import Invalid, NotFound
 from tilth.dashboard.pages import page, show
-from tilth.datasets.selectors import file_list
+from tilth.datasets.models import DatasetVersion
+from tilth.datasets.selectors import dataset_get, file_list
 from tilth.registry import selectors as registry
+from tilth.registry.models import Model
 from tilth.tenants.principal import Principal
 from tilth.tenants.scopes import Scope
 from tilth.training import selectors, services
@@ -61,14 +63,32 @@ def job_act(request: HttpRequest, principal: Principal, job: str, action: str) -
 @page(Scope.MODELS_READ)
 def models(request: HttpRequest, principal: Principal) -> HttpResponse:
     """The organisation's models, newest first."""
-    return show(request, principal, "models.html", page="models", models=registry.model_list(tenant=principal.tenant))
+    found = [(model, _figures(model)) for model in registry.model_list(tenant=principal.tenant)]
+    return show(request, principal, "models.html", page="models", models=found)
 
 
 @page(Scope.MODELS_READ)
 def model(request: HttpRequest, principal: Principal, model: str) -> HttpResponse:
     """One model: its figures, and a box to try it in."""
     found = registry.model_get(tenant=principal.tenant, name=model)
-    return show(request, principal, "model.html", page="models", model=found, report=found.report)
+    row = _empty_row(dataset_get(tenant=principal.tenant, version=found.version_id))
+    facts = {"report": found.report, "figures": _figures(found), "selects": _selects(found), "row": row}
+    return show(request, principal, "model.html", page="models", model=found, **facts)
+
+
+def _selects(model: Model) -> str:
+    """The metric that chose it; models from before there was a choice were chosen by accuracy."""
+    return str(model.report.get("selects", "accuracy"))
+
+
+def _figures(model: Model) -> list[tuple[str, float]]:
+    """Metrics on the test split, the one that chose first."""
+    return sorted(model.metrics.items(), key=lambda each: (each[0] != _selects(model), each[0]))
+
+
+def _empty_row(version: DatasetVersion) -> str:
+    """The columns of a table as JSON to be filled in; empty for a model of texts."""
+    return json.dumps(dict.fromkeys(version.kinds), indent=1) if version.kinds else ""
 
 
 def _wish(request: HttpRequest) -> dict[str, Any]:

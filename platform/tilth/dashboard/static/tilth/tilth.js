@@ -56,13 +56,18 @@ function showPrediction(form, answer) {
   const first = answer.data[0];
   const place = form.querySelector(".told");
   const said = first.out_of_scope ? `Out of scope (nearest: ${first.output})` : first.output;
-  tell(form, said);
-  const likely = Object.entries(first.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 5);
+  tell(form, first.interval ? `${said} (between ${first.interval[0]} and ${first.interval[1]})` : said);
+  const likely = Object.entries(first.probabilities || {}).sort((a, b) => b[1] - a[1]).slice(0, 5);
   for (const [label, share] of likely) place.append(bar(label, share));
 }
 
+function asked(field) {
+  if (field.name !== "row") return { text: field.value };
+  try { return JSON.parse(field.value); } catch (error) { throw new Error(`The row is no JSON: ${error.message}.`); }
+}
+
 async function ask(form) {
-  const body = { model: form.dataset.model, inputs: [{ text: form.querySelector("textarea").value }] };
+  const body = { model: form.dataset.model, inputs: [asked(form.querySelector("textarea"))] };
   const headers = { Authorization: `Bearer ${await browserKey(form)}`, "Content-Type": "application/json" };
   const answer = await fetch("/v1/predictions", { method: "POST", headers, body: JSON.stringify(body) });
   const read = await answer.json();
