@@ -22,6 +22,9 @@ from tilth.local.postgres import APP, OWNER, SYSTEM, Postgres
 
 from tests.product import Product, running_product
 
+# Before torch is imported: two halves of the tests share two cores, and threads that wait for each other spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="tilth-t-"))
 HOME.chmod(0o755)
