@@ -25,12 +25,14 @@ class Disk:
 
     def fill(self) -> None:
         with self._ballast.open("wb", buffering=0) as file:
-            most = max(0, shutil.disk_usage(self.folder).free - NEARLY)
-            os.posix_fallocate(file.fileno(), 0, most)
+            most = max(1, shutil.disk_usage(self.folder).free - NEARLY)
+            with suppress(OSError):  # others were faster
+                os.posix_fallocate(file.fileno(), 0, most)
             file.seek(0, os.SEEK_END)
-            with suppress(OSError):  # that was the last byte
-                while file.write(b"\0" * 4096):
-                    pass
+            for size in (MIB, 4096):
+                with suppress(OSError):  # that was the last one of this size
+                    while file.write(b"\0" * size):
+                        pass
 
     def free(self) -> None:
         self._ballast.unlink(missing_ok=True)

@@ -104,6 +104,8 @@ def load_checkpoint(store: Store, grant: Grant) -> Checkpoint:
     if found != manifest["digest"]:
         raise JobFault("checkpoint_unreadable", f"the checkpoint at {grant.url} was changed after it was written")
     state = json.loads(files[STATE])
+    if "done" not in state:
+        raise JobFault("checkpoint_unreadable", "the checkpoint was written by an earlier version; start the job again")
     done = {name: _kept(name, files, facts) for name, facts in state["done"].items()}
     return Checkpoint(Progress(**state["at"]), load(files[TENSORS]), done)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save
 from tilth.contract import registry
 from tilth.contract.messages import EventKind, Grant, JobSpec, Rung, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
@@ -18,6 +19,7 @@ from inference.adapters.folder import FolderRefused, read_folder
 from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import padded
+from inference.engine.checkpoints import STATE, TENSORS, write_folder
 from inference.engine.job import run_job
 from inference.storage import Storage
 
@@ -256,3 +258,12 @@ def test_a_folder_without_its_manifest_does_not_count(attempts: Attempts) -> Non
     del files["MANIFEST.json"]
     with pytest.raises(FolderRefused, match="not written to the end"):
         read_folder(files)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_with_the_cure(attempts: Attempts) -> None:
+    files = {STATE: b'{"rung": "probe", "step": 0}', TENSORS: save({"random": torch.get_rng_state()})}
+    write_folder(attempts.place.storage, attempts.place.grant("1/", "write"), "checkpoints/0", files)
+    assert attempts.run(2, resume="1/checkpoints/0/") is EventKind.FAILED
+    failed = attempts.last(EventKind.FAILED, 2)
+    assert failed["code"] == "checkpoint_unreadable"
+    assert "earlier version; start the job again" in failed["message"]
