@@ -1,6 +1,7 @@
 """The whole stack under its supervisor: side by side, killed, ended; who listens where and refuses whom."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from openai import OpenAI
 
 from tests.product import running_product
 
@@ -186,6 +189,32 @@ def test_the_data_plane_knows_no_password_of_the_database(stack: Any) -> None:
 def test_secrets_below_var_are_readable_by_us_alone(stack: Any) -> None:
     secrets = [*(stack.var / "keys").iterdir(), stack.var / "stack.json", stack.var / "postgres" / "passwords"]
     assert {path.name: path.stat().st_mode & 0o077 for path in secrets} == {path.name: 0 for path in secrets}
+
+
+def logged(stack: Any) -> dict[Path, bytes]:
+    """Every log of every process below var, Ray's own among them."""
+    ray = (stack.var / "ray").resolve()
+    found = [path for folder in (stack.var / "logs", ray) for path in folder.rglob("*") if path.is_file()]
+    return {path: path.read_bytes() for path in found if path.suffix in (".log", ".out", ".err", ".txt", ".json")}
+
+
+def test_no_log_of_any_process_holds_a_key_or_a_password(stack: Any) -> None:
+    """Asked through Ray, too: what crosses to the data plane are tokens and grants with the keys of objects."""
+    key = stack.account()["key"]
+    client = OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=2)
+    assert client.embeddings.create(model="minilm-l6", input="a parcel").data[0].embedding
+    with pytest.raises(openai.NotFoundError):
+        client.embeddings.create(model="ft:nobody", input="a parcel")
+    passwords = (stack.var / "postgres" / "passwords").read_text().split()
+    secrets = [key[15:-6], *(line.partition("=")[2] for line in passwords)]
+    secrets += [(stack.var / "keys" / name).read_text() for name in ("secret", "ray-token")]
+    assert min(map(len, secrets)) > 15
+    shapes = [re.compile(rb"eyJ[\w-]{16,}\.[\w-]{16,}\.[\w-]{16,}"), re.compile(rb"key\W{1,4}[0-9a-f]{64}")]
+    logs = logged(stack)
+    assert any(path.name.startswith("raylet") for path in logs)
+    assert any(b"minilm-l6" in content for content in logs.values()), "hosts have a log"
+    shapes += [re.compile(re.escape(secret).encode()) for secret in secrets]
+    assert [path.name for path, content in logs.items() if any(shape.search(content) for shape in shapes)] == []
 
 
 def test_a_second_supervisor_on_the_same_folder_is_refused(stack: Any) -> None:
