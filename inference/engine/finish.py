@@ -12,6 +12,7 @@ from inference.engine.baselines import constant
 from inference.engine.candidate import Lesson
 from inference.engine.card import card
 from inference.engine.data import Splits
+from inference.engine.doubts import advice, suspects
 from inference.engine.evaluate import interval
 from inference.engine.ladder import Climbed
 from inference.engine.task import Compares, Features, Task
@@ -50,12 +51,24 @@ def finish(
         "baselines": _baselines(task, lesson, splits, targets, with_baseline=with_baseline),
         "metrics": judged.metrics, "interval": _interval(lesson, outputs, targets), **judged.details,
     }  # fmt: skip
+    report |= _doubts(lesson, climbed)
     files = dict(outcome.model.files())
     files |= {
         FEATURES: _json({**settled, "candidate": outcome.name}),
         CARD: card(spec, report, objective.note).encode(),
     }
     return Finished(files, judged.metrics, report)
+
+
+def _doubts(lesson: Lesson, climbed: Climbed) -> dict[str, Any]:
+    """What cross-fitting tells of the rows."""
+    found = climbed.crossed()
+    crossed = found.crossed if found else None
+    curve = next((each.facts["curve"] for each in climbed.done.values() if "curve" in each.facts), None)
+    return {
+        "suspects": None if crossed is None else suspects(crossed, lesson),
+        "more_rows": advice(curve) if curve else None,
+    }
 
 
 def _interval(lesson: Lesson, outputs: Tensor, targets: Tensor) -> list[float]:

@@ -27,6 +27,14 @@ class Climbed:
     """The leaderboard: one line for each candidate, in the order in which they learned."""
     tokens: int
     """Read by all of them."""
+    done: dict[str, Outcome]
+    """By name."""
+
+    def crossed(self) -> Outcome | None:
+        """Of those that were cross-fitted the one that the board puts first."""
+        named = {str(line["name"]): float(line["score"]) for line in self.board if "score" in line}
+        found = [outcome for name, outcome in self.done.items() if outcome.crossed is not None and name in named]
+        return max(found, key=lambda outcome: named[outcome.name], default=None)
 
 
 @dataclass
@@ -57,7 +65,7 @@ class Ladder:
                 break
             best, reason, compared = self._better(candidate, outcome, best)
         self._keep_cheap_ones(len(self.candidates), best)
-        return Climbed(best, reason, compared, self._board, sum(each.tokens for each in self.done.values()))
+        return Climbed(best, reason, compared, self._board, sum(each.tokens for each in self.done.values()), self.done)
 
     def _first(self) -> Outcome:
         candidate = self.candidates[0]

@@ -77,7 +77,9 @@ def need(work: Work) -> Need:
     forward = int(SLACK * forward_token(work.encoder, half=work.half) * work.evaluated * work.longest)
     judged = 24 * (valid + test) * work.classes
     """Logits in fp32 and fp64, and their softmax."""
-    probe = features + max(forward, solver(work)) + judged
+    crossed = FLOAT * train * (work.encoder.hidden + 2 * work.classes)
+    """Features and outputs of the rows that a fold learns from."""
+    probe = features + max(forward, solver(work) + crossed) + judged
     lora = features + model + adapter(work) + activations(work) + judged if work.rank else 0
     finish = features + model + forward + judged + TOKEN_BYTES * test * work.longest
     return Need(probe, max(lora, 0), finish)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tilth.contract.messages import Row, Rung, ServedBy
@@ -23,6 +24,8 @@ from inference.engine.task import Examples
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0)
 """Inverse regularisation C, as scikit-learn counts it; chosen on validation."""
 FEATURE_BATCH = 64
+SHARES = (1, 2)
+"""Of crossing's five folds, for the learning curve."""
 MAX_ITERATIONS = 60
 
 LIVE_RATE = 0.1
@@ -99,7 +102,7 @@ class Probe:
     rung: Rung = Rung.PROBE
     rows_at_once: int | None = None
     crossed: bool = False
-    """Whether it is cross-fitted, too: for comparison with others that are."""
+    """Whether it is cross-fitted, too: for comparison with others that are, and for what that tells of the rows."""
 
     def size(self) -> str:
         """Rows, tokens, outputs."""
@@ -132,9 +135,12 @@ class Probe:
         head, strength = fit_probe(train, encoder.train.targets, *judged, live, objective)
         outputs = head.logits(valid)
         report_scores(session.reporter, encoder.lesson, "Probe", self.rung, 0, outputs)
-        facts = {"strength": strength}
+        facts: dict[str, Any] = {"strength": strength}
         tokens = sum(map(len, encoder.train.ids))
-        others = _crossed(train, encoder.lesson, strength, head) if self.crossed else None
+        others = None
+        if self.crossed:
+            others = _crossed(train, encoder.lesson, strength, head, session)
+            facts["curve"] = _curve(train, encoder.lesson, strength, (head, judged))
         return Outcome(self.name, self.rung, ProbeModel(encoder, head), outputs, others, tokens, facts)
 
     def reopen(self, files: Mapping[str, bytes]) -> ProbeModel:
@@ -156,15 +162,29 @@ class Probe:
         return vectors, live.head()
 
 
-def _crossed(train: Tensor, lesson: Lesson, strength: float, start: Head) -> Tensor:
+def _crossed(train: Tensor, lesson: Lesson, strength: float, start: Head, session: Session) -> Tensor:
     """[training rows, width]: each row by a head of the same strength that has not seen it."""
     targets, objective = lesson.train_targets, lesson.objective
 
     def fit(rows: Tensor, held: Tensor) -> Head:
+        session.reporter.check(session.keeper.step)
         return fit_linear(train[rows], targets[rows], strength, start, objective)
 
     fold = folds(targets, lesson.seed)
     return crossed(fold, objective.width, fit, lambda head, rows: head.logits(train[rows]))[1]
+
+
+def _curve(
+    train: Tensor, lesson: Lesson, strength: float, whole: tuple[Head, tuple[Tensor, Tensor]]
+) -> list[list[float]]:
+    """[rows, score on validation] of heads that learned from a fifth, from two fifths, and from all rows."""
+    head, (valid, targets) = whole
+    objective, fold, made = lesson.objective, folds(lesson.train_targets, lesson.seed), []
+    for parts in SHARES:
+        rows = torch.nonzero(fold < parts).flatten()
+        found = fit_linear(train[rows], lesson.train_targets[rows], strength, head, objective)
+        made.append([len(rows), objective.score(found.logits(valid), targets)])
+    return [*made, [len(train), objective.score(head.logits(valid), targets)]]
 
 
 def report_scores(

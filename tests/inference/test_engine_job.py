@@ -267,3 +267,22 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_with_the_cure(attempts: A
     failed = attempts.last(EventKind.FAILED, 2)
     assert failed["code"] == "checkpoint_unreadable"
     assert "earlier version; start the job again" in failed["message"]
+
+
+def test_flipped_labels_are_suspected_with_their_lines(attempts: Attempts) -> None:
+    data = rows(100)
+    train = [at for at, row in enumerate(data) if row["split"] == "train" and row["label"] != "oos"]
+    flipped = train[7::20]
+    names = sorted(LABELS)
+    for at in flipped:
+        data[at] = {**data[at], "label": names[(names.index(data[at]["label"]) + 1) % 3]}
+    assert attempts.run(data=data, highest_rung=Rung.PROBE) is EventKind.SUCCEEDED
+    report = attempts.last(EventKind.SUCCEEDED)["report"]
+    listed = {row["line"]: row for row in report["suspects"]["rows"]}
+    right = [at for at in flipped if at + 1 in listed]
+    assert len(right) / len(listed) >= 0.6
+    assert len(right) / len(flipped) >= 0.6
+    for at in right:
+        assert listed[at + 1]["label"] == data[at]["label"]
+        assert listed[at + 1]["likely"] == names[(names.index(data[at]["label"]) - 1) % 3]
+    assert report["more_rows"].startswith("From ")
