@@ -82,7 +82,10 @@ class Boosted:
     def reopen(self, columns: Columns, width: int, files: Mapping[str, bytes]) -> BoostedModel:
         """From LightGBM's text."""
         texts = [files[name].decode() for name in sorted(files) if name.startswith("booster.")]
-        return BoostedModel(columns, [lightgbm.Booster(model_str=text) for text in texts], width)
+        try:
+            return BoostedModel(columns, [lightgbm.Booster(model_str=text) for text in texts], width)
+        except lightgbm.basic.LightGBMError as cause:
+            raise ValueError(f"no booster's text: {cause}") from cause
 
 
 def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Booster]:

@@ -5,11 +5,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from safetensors import SafetensorError
 from tilth.contract.registry import vertical
 
 from inference.adapters.folder import FolderRefused
 from inference.engine.task import Features, Outputs, Reopens, Task, load_task
 from inference.wholes.folder import WholeFolder
+
+UNREADABLE = (KeyError, ValueError, TypeError, RuntimeError, SafetensorError)
+"""What readers say of bytes that are no model's."""
 
 
 @dataclass(frozen=True)
@@ -74,5 +78,5 @@ def _opened(folder: WholeFolder, name: str) -> tuple[Task, Outputs]:
         raise FolderRefused(f"{name} has no whole models; its models are adapters")
     try:
         return task, task.reopen(folder.kind, folder.files, folder.features)
-    except (KeyError, ValueError, TypeError, RuntimeError) as cause:  # whatever a reader says of bytes that are none
+    except UNREADABLE as cause:
         raise FolderRefused(f"the model {folder.kind!r} cannot be read from its files: {cause!r}") from cause

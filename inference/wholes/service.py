@@ -41,8 +41,13 @@ class WholeService:
 
     async def predict(self, request: PredictRequest) -> PredictReply:
         """Answers all rows by one model; raises Overloaded, FolderRefused, InputRefused."""
+        self._flows.refuse_full(1)
         deadline = time.monotonic() + request.deadline_ms / 1000
-        asked = Asked(request, await self._whole(request.model), deadline)
+        try:
+            whole = await asyncio.wait_for(self._whole(request.model), request.deadline_ms / 1000)
+        except TimeoutError:
+            raise Overloaded("the model could not be read before the request's deadline") from None
+        asked = Asked(request, whole, deadline)
         self._flows.add(request.flow, [asked])
         if self._running is None or self._running.done():
             self._running = asyncio.get_running_loop().create_task(self._run())

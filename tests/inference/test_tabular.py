@@ -223,6 +223,11 @@ def _place(card: ScorecardModel, bins: Any, row: Mapping[str, Any]) -> int:
     return 0 if numpy.isnan(value) else 1 + int(numpy.searchsorted(bins.edges, value))
 
 
+def test_a_text_that_is_no_booster_is_no_model(tiny_offer: Any) -> None:
+    with pytest.raises(ValueError, match="no booster's text"):
+        LEARNERS["boosted"].reopen(Columns(()), 2, {"booster.0.txt": b"tree\nversion=v4\nnum_class=many\n"})
+
+
 def test_ks_gini_and_auc_are_those_of_the_definition() -> None:
     targets = torch.tensor([0, 0, 1, 1, 0, 1])
     outputs = torch.stack([torch.zeros(6), torch.tensor([0.1, 0.4, 0.35, 0.8, 0.2, 0.4])], dim=1)
