@@ -147,9 +147,9 @@ def prepare(server: Postgres, env: dict[str, str]) -> list[str]:
 
 PLANT = """WITH model AS (
     INSERT INTO registry_model (id, tenant_id, created_at, name, job_id, version_id, version_sha256, vertical,
-        base_model, base_revision, path, digest, rung, metrics, report, card)
+        base_model, base_revision, path, digest, rung, metrics, report, card, served_by)
     VALUES (gen_random_uuid(), %(tenant)s, now(), %(name)s, gen_random_uuid(), gen_random_uuid(), '', 'support_chat',
-        'minilm-l6', '', %(path)s, %(digest)s, 'probe', '{}', '{}', '') RETURNING id)
+        'minilm-l6', '', %(path)s, %(digest)s, 'probe', '{}', '{}', '', 'stacked') RETURNING id)
 INSERT INTO serving_deployment (id, tenant_id, created_at, name, model_id)
 SELECT gen_random_uuid(), %(tenant)s, now(), %(name)s, id FROM model"""
 

@@ -201,10 +201,10 @@ def logged(stack: Any) -> dict[Path, bytes]:
 def test_no_log_of_any_process_holds_a_key_or_a_password(stack: Any) -> None:
     """Asked through Ray, too: what crosses to the data plane are tokens and grants with the keys of objects."""
     key = stack.account()["key"]
-    client = OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=2)
-    assert client.embeddings.create(model="minilm-l6", input="a parcel").data[0].embedding
-    with pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="ft:nobody", input="a parcel")
+    with OpenAI(base_url=f"{stack.url}/v1", api_key=key, max_retries=2) as client:
+        assert client.embeddings.create(model="minilm-l6", input="a parcel").data[0].embedding
+        with pytest.raises(openai.NotFoundError):
+            client.embeddings.create(model="ft:nobody", input="a parcel")
     passwords = (stack.var / "postgres" / "passwords").read_text().split()
     secrets = [key[15:-6], *(line.partition("=")[2] for line in passwords)]
     secrets += [(stack.var / "keys" / name).read_text() for name in ("secret", "ray-token")]

@@ -48,6 +48,6 @@ def _roles(schema: Schema, columns: list[Column]) -> dict[str, Any]:
         lacking.append(rest.role)
     return {
         "columns": [asdict(match) for match in matches],
-        "features": [asdict(feature) for feature in features],
+        "features": [asdict(feature) for feature in features[:PREVIEWED_COLUMNS]],
         "missing": lacking,
     }
