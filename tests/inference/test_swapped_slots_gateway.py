@@ -80,7 +80,8 @@ def deployed(make_files: Any, sums_db: psycopg.Connection) -> Callable[..., str]
             sums_db.execute(
                 "INSERT INTO registry_model (id, tenant_id, created_at, name, job_id, version_id, version_sha256,"
                 " vertical, base_model, base_revision, path, digest, rung, metrics, report, card, served_by)"
-                " VALUES (%s, %s, now(), %s, %s, %s, '', 'support_chat', 'minilm-l6', '', %s, %s, 'lora', '{}', '{}', '', 'stacked')",
+                " VALUES (%s, %s, now(), %s, %s, %s, '', 'support_chat', 'minilm-l6', '', %s, %s, 'lora', '{}',"
+                " '{}', '', 'stacked')",
                 [model, tenant, name, uuid4(), uuid4(), path, digest],
             )
             sums_db.execute(
