@@ -1,6 +1,7 @@
-"""The second rung: a frozen base, features computed once, and multinomial logistic regression on top."""
+"""The second rung: a frozen base, features computed once, and the objective's linear model on top."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.crossing import crossed, folds
 from inference.engine.encoder import TextEncoder
+from inference.engine.errors import BudgetReached
 from inference.engine.heads import Head, pack_adapter, read_head, unchanged
 from inference.engine.memory import need
 from inference.engine.objectives.objective import Objective
@@ -139,8 +141,9 @@ class Probe:
         tokens = sum(map(len, encoder.train.ids))
         others = None
         if self.crossed:
-            others = _crossed(train, encoder.lesson, strength, head, session)
-            facts["curve"] = _curve(train, encoder.lesson, strength, (head, judged))
+            with suppress(BudgetReached):  # there is a model: the budget has ended its comparison, not the job
+                others = _crossed(train, encoder.lesson, strength, head, session)
+                facts["curve"] = _curve(train, encoder.lesson, strength, (head, judged))
         return Outcome(self.name, self.rung, ProbeModel(encoder, head), outputs, others, tokens, facts)
 
     def reopen(self, files: Mapping[str, bytes]) -> ProbeModel:

@@ -20,6 +20,7 @@ from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import padded
 from inference.engine.checkpoints import STATE, TENSORS, write_folder
+from inference.engine.errors import BudgetReached
 from inference.engine.job import run_job
 from inference.storage import Storage
 
@@ -286,3 +287,15 @@ def test_flipped_labels_are_suspected_with_their_lines(attempts: Attempts) -> No
         assert listed[at + 1]["label"] == data[at]["label"]
         assert listed[at + 1]["likely"] == names[(names.index(data[at]["label"]) - 1) % 3]
     assert report["more_rows"].startswith("From ")
+
+
+def test_a_budget_that_ends_while_the_probe_is_cross_fitted_leaves_the_probe(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*_: object) -> None:
+        raise BudgetReached("used up")
+
+    monkeypatch.setattr("inference.engine.probe._crossed", ended)
+    assert attempts.run(highest_rung=Rung.PROBE) is EventKind.SUCCEEDED
+    report = attempts.last(EventKind.SUCCEEDED)["report"]
+    assert (report["rung"], report["suspects"], report["more_rows"]) == ("probe", None, None)
