@@ -1,5 +1,8 @@
 """What a host answers: the service of a base model, its faults turned into answers so that no traceback crosses."""
 
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import torch
 from tilth.contract.errors import ContractError
 from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
@@ -14,6 +17,10 @@ from inference.faults import Faulty, fault
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
 
+A = TypeVar("A")
+FAULTS = (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError)
+"""What is told; everything else is a bug."""
+
 
 class Answering:
     """One base, many adapters."""
@@ -25,24 +32,23 @@ class Answering:
 
     async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
         """Answers rows by one model."""
-        try:
-            return await self.service.predict(request)
-        except (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError) as error:
-            return answered(error)
+        return await told(self.service.predict(request))
 
     async def embed(self, request: EmbedRequest) -> EmbedReply | Faulty:
         """Unit vectors of texts."""
-        try:
-            return await self.service.embed(request)
-        except (Overloaded, MixedAnswer, ContractError, FileNotFoundError) as error:
-            return answered(error)
+        return await told(self.service.embed(request))
 
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""
-        try:
-            return await self.service.load(request)
-        except (Overloaded, ContractError, FileNotFoundError) as error:
-            return answered(error)
+        return await told(self.service.load(request))
+
+
+async def told(asked: Awaitable[A]) -> A | Faulty:
+    """The answer, or the fault that its error is told as."""
+    try:
+        return await asked
+    except FAULTS as error:
+        return answered(error)
 
 
 def answered(error: Exception) -> Faulty:

@@ -1,12 +1,9 @@
 """What the small host answers: its faults turned into answers, so that no traceback crosses."""
 
 import torch
-from tilth.contract.errors import ContractError
 from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
 
-from inference.adapters.answering import answered
-from inference.adapters.flows import Overloaded
-from inference.engine.errors import JobFault
+from inference.adapters.answering import told
 from inference.faults import Faulty
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
@@ -23,14 +20,8 @@ class Answering:
 
     async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
         """Answers rows by one model."""
-        try:
-            return await self.service.predict(request)
-        except (Overloaded, ContractError, JobFault, FileNotFoundError) as error:
-            return answered(error)
+        return await told(self.service.predict(request))
 
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Reads a model."""
-        try:
-            return await self.service.load(request)
-        except (ContractError, JobFault, FileNotFoundError) as error:
-            return answered(error)
+        return await told(self.service.load(request))
