@@ -10,7 +10,6 @@ import ray
 from ray.exceptions import RayActorError, RayError
 from tilth.contract.messages import JobSpec, JobState, JobStatus
 from tilth.contract.registry import vertical, verticals
-from tilth.contract.vertical import BaseModelOffer
 
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
@@ -35,7 +34,7 @@ class Trainer:
         import torch
 
         from inference.engine import job, limits
-        from inference.engine.base_models import load_base
+        from inference.engine.base_models import Bases
 
         torch.set_num_threads(settings.threads)
         limits.die_first()
@@ -43,10 +42,9 @@ class Trainer:
         self._settings = settings
         self._storage = Storage(load_verify_key(settings.verify_key))
         self._stop: Literal["pause", "cancel"] | None = None
-        self._run_job, self._load_base = job.run_job, load_base
-        self._bases: dict[tuple[str, str], Base] = {}
+        self._run_job, self._bases = job.run_job, Bases(settings.models)
         for face in verticals().values():
-            self._base(face.base_models[0])
+            self._bases.get(face.base_models[0])
 
     def ready(self) -> bool:
         """True once the base models are loaded."""
@@ -56,20 +54,13 @@ class Trainer:
         """The whole of one attempt; its events are in storage."""
 
         def base(model_id: str) -> "Base":
-            return self._base(vertical(spec.vertical).base_model(model_id))
+            return self._bases.get(vertical(spec.vertical).base_model(model_id))
 
         heartbeat, storage = self._settings.heartbeat_s, self._storage
         ended = self._run_job(
             spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat, memory=self._memory
         )
         return ended.value
-
-    def _base(self, offer: BaseModelOffer) -> "Base":
-        """Offers of the same weights share them."""
-        weights = (offer.source, offer.revision)
-        if weights not in self._bases:
-            self._bases[weights] = self._load_base(offer, self._settings.models)
-        return self._bases[weights].named(offer.id)
 
     def stop(self, mode: Literal["pause", "cancel"]) -> None:
         """Heard between two steps; a cancel outranks a pause."""

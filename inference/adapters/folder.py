@@ -57,9 +57,10 @@ def bare(digest: str, width: int) -> AdapterFolder:
     return AdapterFolder({}, 0.0, head, {}, {}, digest)
 
 
-def adapter_files(lora: dict[str, Tensor], config: dict[str, Any], head: dict[str, Tensor]) -> dict[str, bytes]:
-    """An adapter's files by peft's names, and its head's."""
-    return {CONFIG: json.dumps(config, indent=1, sort_keys=True).encode(), ADAPTER: save(lora), HEAD: save(head)}
+def adapter_files(lora: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, bytes]:
+    """An adapter's files by peft's names."""
+    tensors = {name: tensor.contiguous() for name, tensor in lora.items()}
+    return {CONFIG: json.dumps(config, indent=1, sort_keys=True).encode(), ADAPTER: save(tensors)}
 
 
 def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import threading
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,23 @@ def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
     except (OSError, ValueError) as cause:
         raise JobFault("base_model_unavailable", f"{offer.id} cannot be loaded from {offer.source}: {cause}") from cause
     return Base(offer.id, offer.revision, model.eval().requires_grad_(False), tokenizer)
+
+
+class Bases:
+    """Base models of this process, each loaded when it is first needed; offers of the same weights share them."""
+
+    def __init__(self, models: Path | None) -> None:
+        self._models = models
+        self._loaded: dict[tuple[str, str], Base] = {}
+        self._lock = threading.Lock()
+
+    def get(self, offer: BaseModelOffer) -> Base:
+        """That of the offer; raises JobFault when it cannot be had."""
+        weights = (offer.source, offer.revision)
+        with self._lock:
+            if weights not in self._loaded:
+                self._loaded[weights] = load_base(offer, self._models)
+            return self._loaded[weights].named(offer.id)
 
 
 def _place(offer: BaseModelOffer, models: Path | None) -> tuple[str, str]:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tilth.contract.messages import Row, Rung, ServedBy
+from tilth.contract.learning import Rung
+from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
 from inference.engine.objectives.objective import Objective
@@ -33,6 +34,10 @@ class Lesson:
 
 class Model(Protocol):
     """A model that has learned."""
+
+    @property
+    def kind(self) -> str:
+        """By which name a task reopens it."""
 
     @property
     def served_by(self) -> ServedBy:

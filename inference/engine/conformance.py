@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
@@ -13,13 +13,14 @@ from typing import Any, Literal, cast
 import duckdb
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tilth.contract.messages import EventKind, Grant, JobSpec, Row, Rung, TrainerEvent, TrainingOptions
+from tilth.contract.learning import Rung
+from tilth.contract.messages import EventKind, Grant, JobSpec, Row, TrainerEvent, TrainingOptions
 from tilth.contract.sealing import KEY, seal
 from tilth.contract.vertical import FieldKind, Vertical
 from torch import Tensor
 
 from inference.adapters.folder import HEAD, read_folder
-from inference.engine.base_models import load_base
+from inference.engine.base_models import Base, load_base
 from inference.engine.job import run_job
 from inference.engine.task import Features, Reopens, Task, load_task
 from inference.storage import Storage
@@ -45,7 +46,7 @@ def check(face: Vertical, folder: Path, models: Path | None = None) -> None:
     rows = _sample(face, folder / "sample.jsonl")
     with TemporaryDirectory() as scratch:
         job = _Job(face, Path(scratch), models)
-        _model(face, job.run(rows), rows)
+        _model(face, job.run(rows), rows, job.base)
 
 
 def _face(face: Vertical, folder: Path) -> None:
@@ -107,12 +108,15 @@ class _Job:
             base_model=self._face.base_models[0].id, rows=self._frozen(rows), max_device_ms=GRANT_S * 1000,
             output=self._grant("out/", "write"), options=TrainingOptions(highest_rung=Rung.PROBE),
         )  # fmt: skip
-        offer = self._face.base_models[0]
         ended = run_job(
-            spec, storage=self._storage, stop=lambda: None, base=lambda _: load_base(offer, self._models), heartbeat_s=5
+            spec, storage=self._storage, stop=lambda: None, base=lambda _: self.base(), heartbeat_s=5
         )  # fmt: skip
         _must(ended is EventKind.SUCCEEDED, f"a job on the sample has {ended.value}: {self._last_word()}")
         return dict(self._written("out/model/"))
+
+    def base(self) -> Base:
+        """The face's first."""
+        return load_base(self._face.base_models[0], self._models)
 
     def _last_word(self) -> str:
         told = [
@@ -145,10 +149,10 @@ class _Job:
         return plain.model_copy(update={"signature": self._key.sign(plain.signed_bytes()).hex()})
 
 
-def _model(face: Vertical, files: dict[str, bytes], rows: list[Row]) -> None:
+def _model(face: Vertical, files: dict[str, bytes], rows: list[Row], base: Callable[[], Base]) -> None:
     """What was learned answers one prediction per row, by the labels of the training rows."""
     task = load_task(face)
-    features, outputs = _outputs(task, files, rows)
+    features, outputs = _outputs(task, files, rows, base)
     width = task.objective(features).width
     _must(outputs.shape[1] == width, f"the model gives {outputs.shape[1]} outputs, the features say {width}")
     answers: list[Any] = task.answer(outputs, features)
@@ -161,14 +165,15 @@ def _model(face: Vertical, files: dict[str, bytes], rows: list[Row]) -> None:
         _must(abs(total - 1) < 1e-6, f"the probabilities of an answer sum to {total}")
 
 
-def _outputs(task: Task, files: dict[str, bytes], rows: list[Row]) -> tuple[Features, Tensor]:
+def _outputs(task: Task, files: dict[str, bytes], rows: list[Row], base: Callable[[], Base]) -> tuple[Features, Tensor]:
     """(features, outputs): of a whole model its answers to the sample, of an adapter one row for each output."""
     if HEAD in files:
         folder = read_folder(files)
         return folder.features, torch.eye(folder.head["weight"].shape[0])
     whole = read_whole(files)
     _must(isinstance(task, Reopens), "the model is no adapter, and the task cannot reopen it")
-    return whole.features, cast("Reopens", task).reopen(whole.kind, whole.files, whole.features)(rows)
+    model = cast("Reopens", task).reopen(whole.kind, whole.files, whole.features, base)
+    return whole.features, model.answer(rows).outputs
 
 
 def _shape(row: Row) -> dict[str, str]:

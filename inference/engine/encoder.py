@@ -8,11 +8,11 @@ from typing import Any
 from tilth.contract.messages import Row, TrainingOptions
 from torch import Tensor
 
+from inference.engine.adapting.recipe import Recipe
 from inference.engine.base_models import Base
 from inference.engine.candidate import Lesson
 from inference.engine.memory import Encoder, Work
 from inference.engine.precision import has_fast_bf16
-from inference.engine.recipe import Recipe
 from inference.engine.task import Examples
 
 EVALUATION_BATCH = 64
@@ -57,14 +57,16 @@ class TextEncoder:
         """Tokens of the longest row."""
         return max(map(len, [*self.train.ids, *self.validation.ids]))
 
-    def work(self, tests: int, *, rank: int = 0, batch: int = 1) -> Work:
-        """The shapes of what is done; rank 0: no more than the probe."""
+    def work(self, tests: int, *, learns: int = 0, rank: int = 0, scaled: bool = False, batch: int = 1) -> Work:
+        """The shapes of what is done; where nothing learns, no more than the probe."""
         return Work(
             encoder=self._shape,
             rows=(len(self.train), len(self.validation), tests),
             longest=self.longest,
             classes=self.lesson.objective.width,
             rank=rank,
+            learns=learns,
+            scaled=scaled,
             batch=min(batch, len(self.train)),
             evaluated=EVALUATION_BATCH,
             half=has_fast_bf16(),

@@ -54,7 +54,7 @@ def finish(
     report |= _doubts(lesson, climbed)
     files = dict(outcome.model.files())
     files |= {
-        FEATURES: _json({**settled, "candidate": outcome.name}),
+        FEATURES: _json({**settled, "candidate": outcome.model.kind}),
         CARD: card(spec, report, objective.note).encode(),
     }
     return Finished(files, judged.metrics, report)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from safetensors.torch import load
+from peft import LoraConfig, PeftConfig
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from inference.adapters.folder import HEAD, PEFT_PREFIX, adapter_files
+from inference.adapters.folder import HEAD, PEFT_PREFIX
 from inference.engine.base_models import Base
 
 
@@ -30,17 +30,16 @@ def linear_names(model: nn.Module) -> list[str]:
     return [name for name, part in model.named_modules() if isinstance(part, nn.Linear) and "pooler" not in name]
 
 
-def adapter_config(config: LoraConfig, base: Base) -> dict[str, Any]:
+def adapter_config(config: PeftConfig, base: Base) -> dict[str, Any]:
     """peft's configuration as it is saved beside the weights: its sets become sorted lists."""
     facts = config.to_dict()  # type: ignore[no-untyped-call]
     facts |= {"base_model_name_or_path": base.id, "inference_mode": True}
     return {key: sorted(value) if isinstance(value, set) else value for key, value in facts.items()}
 
 
-def pack_adapter(lora: Mapping[str, Tensor], config: dict[str, Any], head: Head) -> dict[str, bytes]:
-    """The files of an adapter, by peft's names, with its head."""
-    tensors = {name: tensor.contiguous() for name, tensor in lora.items()}
-    return adapter_files(tensors, config, {"weight": head.weight.contiguous(), "bias": head.bias.contiguous()})
+def head_file(head: Head) -> dict[str, bytes]:
+    """The file of a head."""
+    return {HEAD: save({"weight": head.weight.contiguous(), "bias": head.bias.contiguous()})}
 
 
 def read_head(files: Mapping[str, bytes]) -> Head:

@@ -120,7 +120,7 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     task = load_task(vertical(spec.vertical))
     base = attempt.base(spec.base_model)
     features = task.features(splits.train, splits.kinds)
-    lesson = lesson_of(task, features, splits, spec.options.seed)
+    lesson = lesson_of(task, features, splits, spec.options)
     _refuse_unlearnable(lesson)
     torch.manual_seed(spec.options.seed)
     wished = _wished(task.candidates(lesson, features, base, spec.options), spec.options)
@@ -140,19 +140,19 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     return {**told, "trained_tokens": climbed.tokens}
 
 
-def lesson_of(task: Task, features: Features, splits: Splits, seed: int) -> Lesson:
+def lesson_of(task: Task, features: Features, splits: Splits, options: TrainingOptions) -> Lesson:
     """What candidates learn from; training rows without a known target are left out."""
-    objective = task.objective(features)
     targets = task.targets(splits.train, features)
+    objective = task.objective(features).learned_by(options.loss, targets if options.class_weights else None)
     known = objective.known(targets)
     train = [row for row, kept in zip(splits.train, known.tolist(), strict=True) if kept]
     validation = task.targets(splits.validation, features)
-    return Lesson(train, splits.validation, targets[known], validation, objective, seed)
+    return Lesson(train, splits.validation, targets[known], validation, objective, options.seed)
 
 
 def _wished(candidates: list[Candidate], options: TrainingOptions) -> list[Candidate]:
     """Up to the highest rung that was asked for; at least one."""
-    kept = [each for each in candidates if HEIGHT[each.rung] <= HEIGHT[options.highest_rung]]
+    kept = [each for each in candidates if HEIGHT[each.rung] <= HEIGHT[options.top]]
     return kept or candidates[:1]
 
 

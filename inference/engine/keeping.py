@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 import torch
-from tilth.contract.messages import EventKind, Grant, JobSpec, Rung
+from tilth.contract.learning import Rung
+from tilth.contract.messages import EventKind, Grant, JobSpec
 from torch import Tensor
 
 from inference.engine.candidate import Candidate, Outcome

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilth.contract.messages import Rung, TrainingOptions
+from tilth.contract.learning import Rung
+from tilth.contract.messages import TrainingOptions
 
 from inference.engine.candidate import Candidate, Lesson, Outcome, Session
 from inference.engine.errors import BudgetReached, JobFault

@@ -46,13 +46,19 @@ class Work:
     classes: int
     """Outputs of a row."""
     rank: int
-    """Of LoRA; 0 if no more than the probe is asked for."""
+    """Of a low-rank method, else 0."""
+    learns: int
+    """Numbers that learn in the encoder; 0 if no more than the probe is asked for."""
     batch: int
     """Rows that go forward and back together."""
     evaluated: int
     """Rows that go forward together where nothing learns."""
     half: bool
     """Whether the encoder computes in bf16."""
+    scaled: bool = False
+    """Whether a low-rank method also learns magnitudes."""
+    trials: int = 1
+    """Learning at once, each on a batch of its own."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,13 @@ class Need:
     """Bytes above what is resident before, at the fullest moment of each part."""
 
     probe: int
-    lora: int
+    adapt: int
     finish: int
 
     @property
     def peak(self) -> int:
         """At the fullest moment."""
-        return max(self.probe, self.lora, self.finish)
+        return max(self.probe, self.adapt, self.finish)
 
 
 def need(work: Work) -> Need:
@@ -80,29 +86,32 @@ def need(work: Work) -> Need:
     crossed = FLOAT * train * (work.encoder.hidden + 2 * work.classes)
     """Features and outputs of the rows that a fold learns from."""
     probe = features + max(forward, solver(work) + crossed) + judged
-    lora = features + model + adapter(work) + activations(work) + judged if work.rank else 0
+    learning = work.trials * (learned(work) + activations(work))
+    adapt = features + model + frozen(work) + learning + judged if work.learns else 0
     finish = features + model + forward + judged + TOKEN_BYTES * test * work.longest
-    return Need(probe, max(lora, 0), finish)
+    return Need(probe, adapt, finish)
 
 
 def activations(work: Work) -> int:
     """What a batch keeps for its way back: its tokens, and which of them see which (in fp32 twice)."""
     tokens = work.batch * work.longest
-    token = trained_token(work.encoder, work.rank, half=work.half)
+    token = trained_token(work.encoder, work.rank, half=work.half, scaled=work.scaled)
     return int(SLACK * (tokens * token + FLOAT * tokens * work.longest * (1 if work.half else 2)))
 
 
-def trained_token(encoder: Encoder, rank: int, *, half: bool) -> int:
+def trained_token(encoder: Encoder, rank: int, *, half: bool, scaled: bool = False) -> int:
     """Bytes that autograd saves for a token: counted in a BERT layer with LoRA on its six linear layers.
 
     In bf16: nine of ``hidden`` (inputs, q, k, v, attention's output) and two of ``intermediate``, each layer norm's
     input in fp32; in fp32 the inputs of q, k, v and of the norms are one. Attention itself keeps a logsumexp per head
-    (FlashAttention, Dao 2022, section 3.1). A test compares with what autograd really saves.
+    (FlashAttention, Dao 2022, section 3.1). ``scaled``: both outputs of each linear layer, one in fp32, as magnitudes
+    need them. A test compares with what autograd really saves.
     """
     size = FLOAT // 2 if half else FLOAT
     wide = size * ((9 if half else 6) * encoder.hidden + 2 * encoder.intermediate + 6 * rank)
     norms = FLOAT * (2 * encoder.hidden + encoder.heads + 4)
-    return encoder.layers * (wide + norms)
+    outputs = (FLOAT + size) * (5 * encoder.hidden + encoder.intermediate) if scaled else 0
+    return encoder.layers * (wide + norms + outputs)
 
 
 def forward_token(encoder: Encoder, *, half: bool) -> int:
@@ -111,15 +120,18 @@ def forward_token(encoder: Encoder, *, half: bool) -> int:
     return size * (2 * encoder.intermediate + 6 * encoder.hidden) + 2 * FLOAT * encoder.hidden
 
 
-def adapter(work: Work) -> int:
-    """LoRA's weights, gradients, AdamW's two moments, the best so far, and two copies while a checkpoint is written;
-    beside them the weights as autograd keeps them in bf16.
+def learned(work: Work) -> int:
+    """Weights that learn, gradients, AdamW's two moments, the best so far, and two copies while a checkpoint is
+    written.
     """
+    return 7 * FLOAT * (work.learns + work.classes * (work.encoder.hidden + 1))
+
+
+def frozen(work: Work) -> int:
+    """The linear layers' weights as autograd keeps them in bf16."""
     encoder = work.encoder
-    pairs = 4 * 2 * encoder.hidden + 2 * (encoder.hidden + encoder.intermediate)
-    learned = encoder.layers * work.rank * pairs + work.classes * (encoder.hidden + 1)
     square = encoder.layers * (4 * encoder.hidden**2 + 2 * encoder.hidden * encoder.intermediate)
-    return 7 * FLOAT * learned + (2 * square if work.half else 0)
+    return 2 * square if work.half else 0
 
 
 def solver(work: Work) -> int:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from tilth.contract.messages import Row, Rung, ServedBy
+from tilth.contract.learning import Rung
+from tilth.contract.messages import Row, ServedBy
 from torch import Tensor, nn
 
+from inference.adapters.folder import adapter_files
 from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
@@ -16,7 +18,7 @@ from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.crossing import crossed, folds
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached
-from inference.engine.heads import Head, pack_adapter, read_head, unchanged
+from inference.engine.heads import Head, head_file, read_head, unchanged
 from inference.engine.memory import need
 from inference.engine.objectives.objective import Objective
 from inference.engine.precision import autocast
@@ -83,6 +85,7 @@ class ProbeModel:
 
     encoder: TextEncoder
     head: Head
+    kind = "probe"
     served_by = ServedBy.STACKED
 
     def outputs(self, rows: list[Row]) -> Tensor:
@@ -91,7 +94,7 @@ class ProbeModel:
 
     def files(self) -> dict[str, bytes]:
         """peft's files of an adapter of zeros, and the head."""
-        return pack_adapter(*unchanged(self.encoder.base), self.head)
+        return adapter_files(*unchanged(self.encoder.base)) | head_file(self.head)
 
 
 @dataclass(frozen=True)

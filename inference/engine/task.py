@@ -45,15 +45,30 @@ class Encodes(Protocol):
         """Token ids of each row, unpadded."""
 
 
-Outputs = Callable[[Sequence[Row]], Tensor]
-"""[rows, width] of rows as customers send them."""
+@dataclass(frozen=True)
+class Answered:
+    """Outputs [rows, width] of rows as customers send them, and the tokens that were read (none of a table)."""
+
+    outputs: Tensor
+    tokens: int = 0
+
+
+class Whole(Protocol):
+    """A whole model that can answer."""
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes for itself."""
+
+    def answer(self, rows: Sequence[Row]) -> Answered:
+        """Of those rows."""
 
 
 @runtime_checkable
 class Reopens(Protocol):
     """A task some of whose models are whole: no adapter of a base."""
 
-    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Outputs:
+    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
         """The model of that kind from its folder's files, as its candidate packed it."""
 
 

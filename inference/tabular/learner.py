@@ -1,17 +1,19 @@
 """A way to learn a table, and the candidate that it makes for the ladder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from tilth.contract.messages import Row, Rung, ServedBy
+from tilth.contract.learning import Rung
+from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
 from inference.engine.candidate import Outcome, Session
 from inference.engine.objectives.objective import Objective
 from inference.engine.probe import report_scores
+from inference.engine.task import Answered
 from inference.tabular.columns import Cells, Columns
 from inference.tabular.table import TableLesson
 
@@ -38,6 +40,19 @@ class TableModel(Protocol):
 
     def files(self) -> dict[str, bytes]:
         """What ``Learner.reopen`` reads."""
+
+
+@dataclass(frozen=True)
+class WholeTable:
+    """A table's model as a host has it; ``held``: bytes of its files, which its memory is about."""
+
+    model: TableModel
+    cells: Callable[[Row], Cells]
+    held: int
+
+    def answer(self, rows: Sequence[Row]) -> Answered:
+        """Row by row as the task reads them."""
+        return Answered(self.model.of([self.cells(row) for row in rows]))
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class Learned:
 
     model: TableModel
     table: TableLesson
+    kind: str
     served_by = ServedBy.WHOLE
 
     def outputs(self, rows: list[Row]) -> Tensor:
@@ -126,7 +142,7 @@ class TableCandidate:
         """Told as one step."""
         with _threads(len(self.table.rows)):
             fitted = self.learner.fit(self.table, session)
-        model = Learned(fitted.model, self.table)
+        model = Learned(fitted.model, self.table, self.name)
         crossed, valid = self._judged(model, fitted.crossed)
         title = self.title.removeprefix("the ").capitalize()
         report_scores(session.reporter, self.table.lesson, title, self.name, 0, valid)
@@ -145,4 +161,5 @@ class TableCandidate:
 
     def reopen(self, files: Mapping[str, bytes]) -> Learned:
         """By the learner."""
-        return Learned(self.learner.reopen(self.table.columns, self.table.lesson.objective.width, files), self.table)
+        width = self.table.lesson.objective.width
+        return Learned(self.learner.reopen(self.table.columns, width, files), self.table, self.name)

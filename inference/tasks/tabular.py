@@ -1,25 +1,27 @@
 """Tables with free columns: learners of a table, their blend, and a text encoder that reads rows as sentences."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from tilth.contract.errors import VerticalError
+from tilth.contract.learning import Method
 from tilth.contract.messages import Prediction, Row, TrainingOptions
 from tilth.contract.vertical import Vertical
 from torch import Tensor
 
+from inference.engine.adapting.served import whole_encoder
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import JobFault
 from inference.engine.objectives.objective import Objective
-from inference.engine.task import Features, Outputs
+from inference.engine.task import Features, Whole
 from inference.tabular.blend import Blend
 from inference.tabular.boosted import Boosted
 from inference.tabular.columns import Cells, Columns, InputRefused
 from inference.tabular.forest import Forest
-from inference.tabular.learner import Learner, TableCandidate
+from inference.tabular.learner import Learner, TableCandidate, WholeTable
 from inference.tabular.linear import Linear
 from inference.tabular.network import Networks
 from inference.tabular.scorecard import Scorecard
@@ -82,11 +84,13 @@ class Tabular:
         sentences = [columns.sentence(row) for row in cells]
         return base.encode(sentences, int(str(features["max_length"]))) if sentences else []
 
-    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features) -> Outputs:
-        """The model of a learner."""
+    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
+        """The model of a learner, or an encoder that a method has changed."""
+        if kind not in LEARNERS:
+            return whole_encoder(Method(kind), files, base, lambda base: lambda rows: self.encode(rows, features, base))
         width = self.objective(features).width
         model = LEARNERS[kind].reopen(Columns.saved(features["columns"]), width, files)
-        return lambda rows: model.of([self.cells(row) for row in rows])
+        return WholeTable(model, self.cells, sum(map(len, files.values())))
 
     def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
         """By the target."""

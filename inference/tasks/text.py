@@ -1,13 +1,15 @@
 """Texts: one text, or a pair of them, read by an encoder; the target is a label of a fixed set or a number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tilth.contract.errors import ContractError, VerticalError
+from tilth.contract.learning import Method
 from tilth.contract.messages import Prediction, Row, TrainingOptions
 from tilth.contract.vertical import FieldKind, Vertical
 from torch import Tensor
 
-from inference.engine.adapt import Lora
+from inference.engine.adapting.climb import Adapt
+from inference.engine.adapting.served import whole_encoder
 from inference.engine.base_models import Base
 from inference.engine.baselines import tfidf_svm
 from inference.engine.candidate import Candidate, Lesson
@@ -16,7 +18,7 @@ from inference.engine.memory import tfidf
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import Probe
-from inference.engine.task import Features
+from inference.engine.task import Features, Whole
 from inference.tasks.targets import Target
 
 MAX_TOKENS = 128
@@ -57,6 +59,10 @@ class Text:
         encoder = TextEncoder(base, lesson, lambda rows: self.encode(rows, features, base), options)
         return encoder_path(encoder, crossed=len(lesson.train) * lesson.objective.width <= MOST_CROSSED)
 
+    def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
+        """An encoder that a method has changed."""
+        return whole_encoder(Method(kind), files, base, lambda base: lambda rows: self.encode(rows, features, base))
+
     def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
         """By the target."""
         return self.objective(features).answer(outputs, features)
@@ -86,4 +92,7 @@ def _text(row: Row, role: str) -> str:
 
 def encoder_path(encoder: TextEncoder, *, crossed: bool = False) -> list[Candidate]:
     """What an encoder of texts can do, cheapest first; ``crossed`` where others are cross-fitted, too."""
-    return [Probe(encoder, crossed=crossed), Lora(encoder, encoder.recipe.batch_size)]
+    asked = encoder.options.method
+    named = (Method.LORA, Method.FULL) if asked is None else (asked,)
+    methods = [method for method in named if method is not Method.PROBE]
+    return [Probe(encoder, crossed=crossed), *(Adapt(encoder, each, encoder.recipe.batch_size) for each in methods)]

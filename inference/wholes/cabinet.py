@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from safetensors import SafetensorError
+from tilth.contract.messages import ModelRef
 from tilth.contract.registry import vertical
 
 from inference.adapters.folder import FolderRefused
-from inference.engine.task import Features, Outputs, Reopens, Task, load_task
+from inference.engine.base_models import Bases
+from inference.engine.task import Features, Reopens, Task, Whole, load_task
 from inference.wholes.folder import WholeFolder
 
 UNREADABLE = (KeyError, ValueError, TypeError, RuntimeError, SafetensorError)
@@ -17,66 +19,67 @@ UNREADABLE = (KeyError, ValueError, TypeError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True)
-class Whole:
+class Filed:
     """A model that can answer; its digest is that of the bytes it was made of."""
 
     task: Task
     features: Features
-    outputs: Outputs
+    model: Whole
     digest: str
     generation: int
-    bytes: int
 
 
 class Cabinet:
-    """At most ``capacity`` bytes of files, and always the one last asked for; safe from several threads."""
+    """At most ``capacity`` bytes of models, and always the one last asked for; safe from several threads."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, bases: Bases) -> None:
         self._capacity = capacity
-        self._models: OrderedDict[str, Whole] = OrderedDict()
+        self._bases = bases
+        self._models: OrderedDict[str, Filed] = OrderedDict()
         self._lock = threading.Lock()
         self._loads: dict[str, threading.Lock] = {}
         self._made = 0
 
-    def get(self, digest: str, name: str, fetch: Callable[[], WholeFolder]) -> Whole:
-        """The model of that digest and vertical; raises FolderRefused if storage holds another, or cannot be read."""
-        if found := self._known(digest):
+    def get(self, ref: ModelRef, fetch: Callable[[], WholeFolder]) -> Filed:
+        """The model of that digest; raises FolderRefused if storage holds another, or cannot be read."""
+        if found := self._known(ref.digest):
             return found
         with self._lock:
-            loading = self._loads.setdefault(digest, threading.Lock())
+            loading = self._loads.setdefault(ref.digest, threading.Lock())
         with loading:
-            return self._known(digest) or self._load(digest, name, fetch)
+            return self._known(ref.digest) or self._load(ref, fetch)
 
     def __len__(self) -> int:
         return len(self._models)
 
-    def _known(self, digest: str) -> Whole | None:
+    def _known(self, digest: str) -> Filed | None:
         with self._lock:
             if found := self._models.get(digest):
                 self._models.move_to_end(digest)
             return found
 
-    def _load(self, digest: str, name: str, fetch: Callable[[], WholeFolder]) -> Whole:
+    def _load(self, ref: ModelRef, fetch: Callable[[], WholeFolder]) -> Filed:
         folder = fetch()
-        if folder.digest != digest:
-            raise FolderRefused(f"asked for {digest}, the bytes in storage have {folder.digest}")
-        task, model = _opened(folder, name)
+        if folder.digest != ref.digest:
+            raise FolderRefused(f"asked for {ref.digest}, the bytes in storage have {folder.digest}")
+        task, model = self._opened(folder, ref)
         with self._lock:
             self._made += 1
-            size = sum(map(len, folder.files.values()))
-            whole = Whole(task, folder.features, model, folder.digest, self._made, size)
-            self._models[digest] = whole
-            self._loads.pop(digest, None)
-            while len(self._models) > 1 and sum(each.bytes for each in self._models.values()) > self._capacity:
+            filed = Filed(task, folder.features, model, folder.digest, self._made)
+            self._models[ref.digest] = filed
+            self._loads.pop(ref.digest, None)
+            while len(self._models) > 1 and sum(each.model.held for each in self._models.values()) > self._capacity:
                 self._models.popitem(last=False)
-        return whole
+        return filed
 
-
-def _opened(folder: WholeFolder, name: str) -> tuple[Task, Outputs]:
-    task = load_task(vertical(name))
-    if not isinstance(task, Reopens):
-        raise FolderRefused(f"{name} has no whole models; its models are adapters")
-    try:
-        return task, task.reopen(folder.kind, folder.files, folder.features)
-    except UNREADABLE as cause:
-        raise FolderRefused(f"the model {folder.kind!r} cannot be read from its files: {cause!r}") from cause
+    def _opened(self, folder: WholeFolder, ref: ModelRef) -> tuple[Task, Whole]:
+        face = vertical(ref.vertical)
+        task = load_task(face)
+        if not isinstance(task, Reopens):
+            raise FolderRefused(f"{ref.vertical} has no whole models; its models are adapters")
+        try:
+            return task, task.reopen(
+                folder.kind, folder.files, folder.features, lambda: self._bases.get(face.base_model(ref.base_model))
+            )
+        except UNREADABLE as cause:
+            raise FolderRefused(f"the model {folder.kind!r} cannot be read from its files: {cause!r}") from cause

@@ -10,8 +10,9 @@ from typing import Any
 from tilth.contract.messages import LoadReply, LoadRequest, ModelRef, PredictionUsage, PredictReply, PredictRequest
 
 from inference.adapters.flows import Flows, Overloaded
+from inference.engine.base_models import Bases
 from inference.storage import Storage
-from inference.wholes.cabinet import Cabinet, Whole
+from inference.wholes.cabinet import Cabinet, Filed
 from inference.wholes.folder import WholeFolder, read_whole
 
 MAX_WAITING = 2048
@@ -23,7 +24,7 @@ class Asked:
     """A request that waits for its turn."""
 
     request: PredictRequest
-    whole: Whole
+    whole: Filed
     deadline: float
     answer: "asyncio.Future[PredictReply]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -31,9 +32,9 @@ class Asked:
 class WholeService:
     """Many whole models in one process; they compute one after the other, one request of each flow in turn."""
 
-    def __init__(self, storage: Storage, *, capacity: int) -> None:
+    def __init__(self, storage: Storage, bases: Bases, *, capacity: int) -> None:
         self._storage = storage
-        self.cabinet = Cabinet(capacity)
+        self.cabinet = Cabinet(capacity, bases)
         self._flows: Flows[Asked] = Flows(MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "answer")
         self._loaders = ThreadPoolExecutor(4, "load")
@@ -58,10 +59,10 @@ class WholeService:
         whole = await self._whole(request.model)
         return LoadReply(digest=whole.digest, generation=whole.generation)
 
-    async def _whole(self, ref: ModelRef) -> Whole:
+    async def _whole(self, ref: ModelRef) -> Filed:
         loop = asyncio.get_running_loop()
         fetch = partial(self._fetch, ref)
-        return await loop.run_in_executor(self._loaders, self.cabinet.get, ref.digest, ref.vertical, fetch)
+        return await loop.run_in_executor(self._loaders, self.cabinet.get, ref, fetch)
 
     def _fetch(self, ref: ModelRef) -> WholeFolder:
         names = self._storage.names(ref.folder)
@@ -85,11 +86,11 @@ class WholeService:
                     asked.answer.set_result(answer)
 
 
-def _answer(whole: Whole, request: PredictRequest) -> PredictReply:
+def _answer(whole: Filed, request: PredictRequest) -> PredictReply:
     """What identifies the answer is read from the model that computed it, never from the request."""
-    rows = list(request.inputs)
-    predictions = whole.task.answer(whole.outputs(rows), whole.features)
-    usage = PredictionUsage(rows=len(rows), tokens=0)
+    found = whole.model.answer(request.inputs)
+    predictions = whole.task.answer(found.outputs, whole.features)
+    usage = PredictionUsage(rows=len(request.inputs), tokens=found.tokens)
     return PredictReply(
         predictions=tuple(predictions), digest=whole.digest, generation=whole.generation, usage=usage
     )  # fmt: skip

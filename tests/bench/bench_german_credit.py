@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from tilth.contract.messages import Rung, TrainingOptions
+from tilth.contract.learning import Rung
+from tilth.contract.messages import TrainingOptions
 from tilth.contract.registry import vertical
 
 from inference.engine.base_models import load_base
@@ -116,7 +117,8 @@ def by_tilth(train: list[Row], test: list[Row], trials: int) -> numpy.ndarray[An
         {name: "number" if name in numbers else "category" for name in _cells(train[0])},
     )  # fmt: skip
     features = task.features(splits.train, splits.kinds)
-    lesson, options = lesson_of(task, features, splits, seed=0), TrainingOptions(highest_rung=Rung.PROBE)
+    options = TrainingOptions(highest_rung=Rung.PROBE)
+    lesson = lesson_of(task, features, splits, options)
     base = load_base(face.base_models[0])
     candidates = [each for each in task.candidates(lesson, features, base, options) if each.rung is Rung.PROBE]
     reporter, keeper = cast("Reporter", Silent()), cast("Keeper", Nothing())

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from inference.engine.adapting.classifier import Classifier, evaluate_logits
+from inference.engine.adapting.methods import METHODS
+from inference.engine.adapting.recipe import Recipe
 from peft import LoraConfig, get_peft_model
+from tilth.contract.learning import Method
 from tilth.contract.messages import TrainingOptions
 from tilth.contract.registry import vertical
 from torch import Tensor
@@ -31,7 +35,6 @@ from inference.engine.evaluate import accuracy
 from inference.engine.heads import Head, linear_names
 from inference.engine.keeping import Keeper
 from inference.engine.ladder import Ladder
-from inference.engine.lora import Classifier, evaluate_logits
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.precision import has_fast_bf16
 from inference.engine.probe import ProbeModel, frozen_features
@@ -146,7 +149,9 @@ class Watching:
             self._judge(metrics["valid_accuracy"], self._pausing(lambda: self._logits(tensors)))
 
     def _logits(self, tensors: dict[str, Tensor]) -> Tensor:
-        model = Classifier(self._base, Head(tensors["head.weight"], tensors["head.bias"]), 16)
+        recipe = Recipe.settled(TrainingOptions(), len(self._data.train))
+        head = Head(tensors["head.weight"], tensors["head.bias"])
+        model = Classifier(self._base, head, METHODS[Method.LORA], recipe)
         model.restore(tensors)
         return evaluate_logits(model, self._data.test)
 

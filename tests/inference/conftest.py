@@ -22,7 +22,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from inference.adapters.folder import CARD, FEATURES, AdapterFolder, adapter_files, read_folder
 from inference.engine.base_models import Base, load_base
-from inference.engine.heads import linear_names
+from inference.engine.heads import Head, head_file, linear_names
 from inference.storage import Storage
 
 WORDS = [
@@ -150,8 +150,7 @@ def make_files(tiny_folder: Path, tiny_offer: BaseModelOffer) -> MakeFiles:
         files = adapter_files(
             {k: v.contiguous() for k, v in get_peft_model_state_dict(model).items()},
             {"r": rank, "lora_alpha": 2 * rank, "peft_type": "LORA", "target_modules": names},
-            {"weight": head.weight.detach(), "bias": head.bias.detach()},
-        )
+        ) | head_file(Head(head.weight.detach(), head.bias.detach()))
         features = {"labels": [f"label {n}" for n in range(classes)], "max_length": 32}
         files |= {FEATURES: json.dumps(features).encode(), CARD: b"# A card\n"}
         return sealed(files), model.eval(), head

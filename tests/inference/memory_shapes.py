@@ -74,7 +74,8 @@ def made_rows(shape: Shape, words: list[str]) -> list[dict[str, str]]:
 def work(shape: Shape, root: Path) -> Measured:
     """The job, as a trainer runs it, with its base model loaded before."""
     import torch
-    from tilth.contract.messages import JobSpec, Rung, TrainingOptions
+    from tilth.contract.learning import Rung
+    from tilth.contract.messages import JobSpec, TrainingOptions
     from tilth.contract.registry import vertical
 
     from inference.engine import limits, memory

@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 
+from inference.engine.adapting.steps import schedule
 from inference.engine.batches import by_length, epoch_order, padded
 from inference.engine.calibrate import scope_rule, temperature
 from inference.engine.evaluate import (
@@ -14,7 +15,6 @@ from inference.engine.evaluate import (
     macro_f1,
     mean_of,
 )
-from inference.engine.lora import schedule
 from inference.engine.outcome import Comparison
 from inference.engine.task import Examples
 

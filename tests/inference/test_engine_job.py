@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save
 from tilth.contract import registry
-from tilth.contract.messages import EventKind, Grant, JobSpec, Rung, TrainingOptions
+from tilth.contract.learning import Rung
+from tilth.contract.messages import EventKind, Grant, JobSpec, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
 from transformers import BertModel
 
@@ -233,7 +234,7 @@ def test_rows_that_changed_after_they_were_frozen_are_refused(attempts: Attempts
 
 def test_a_divergent_run_fails_with_the_cure(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     options_that_always_climb(monkeypatch)
-    monkeypatch.setattr("inference.engine.lora.Run.step", lambda *_: float("nan"))
+    monkeypatch.setattr("inference.engine.adapting.steps.Run.step", lambda *_: float("nan"))
     assert attempts.run() is EventKind.FAILED
     assert "learning_rate_multiplier" in attempts.last(EventKind.FAILED)["message"]
 

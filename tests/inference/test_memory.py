@@ -10,10 +10,15 @@ import duckdb
 import pytest
 import torch
 from tilth.contract import registry
+from tilth.contract.learning import Method
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
 
 from inference.engine import limits, memory
+from inference.engine.adapting.classifier import Classifier
+from inference.engine.adapting.methods import METHODS
+from inference.engine.adapting.recipe import Recipe
+from inference.engine.adapting.steps import Run
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch
 from inference.engine.candidate import Candidate
@@ -21,18 +26,16 @@ from inference.engine.data import read_splits
 from inference.engine.errors import JobFault
 from inference.engine.heads import Head
 from inference.engine.job import run_job
-from inference.engine.lora import Classifier, Run
 from inference.engine.memory import MIB, Encoder, Work, need, tfidf, trained_token
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.preflight import Plan, plan
-from inference.engine.recipe import Recipe
 
 MINILM = Encoder(hidden=384, intermediate=1536, layers=6, heads=12, parameters=22_713_216)
 TINY = Encoder(hidden=32, intermediate=64, layers=2, heads=2, parameters=0)
 ABC = SingleLabel(("a", "b", "c"))
 WORK = Work(
-    encoder=MINILM, rows=(8000, 1000, 1000), longest=128, classes=77, rank=16, batch=64,
-    evaluated=64, half=True,
+    encoder=MINILM, rows=(8000, 1000, 1000), longest=128, classes=77, rank=16,
+    learns=6 * 16 * (8 * 384 + 2 * (384 + 1536)), batch=64, evaluated=64, half=True,
 )  # fmt: skip
 
 
@@ -40,7 +43,8 @@ WORK = Work(
 def run(tiny: Base) -> Run:
     torch.manual_seed(0)
     head = Head(torch.randn(3, 32), torch.zeros(3))
-    return Run(Classifier(tiny, head, rank=4), Recipe(4, 1, 8, 1e-3, 0), ABC, steps=10)
+    recipe = Recipe(rank=4, epochs=1, batch_size=8, rate=1.0, seed=0)
+    return Run(Classifier(tiny, head, METHODS[Method.LORA], recipe), recipe, ABC, steps=10)
 
 
 def batch(rows: int, tokens: int) -> Batch:
@@ -72,7 +76,7 @@ def test_what_a_token_takes_is_what_autograd_saves_for_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, half: bool
 ) -> None:
     precision = (lambda: torch.autocast("cpu", dtype=torch.bfloat16)) if half else nullcontext
-    monkeypatch.setattr("inference.engine.lora.autocast", precision)
+    monkeypatch.setattr("inference.engine.adapting.classifier.autocast", precision)
     masks = 8 * (32**2 - 16**2) * 4 * (1 if half else 2)
     found = (saved(run, 8, 32) - saved(run, 8, 16) - masks) / (8 * 16)
     assert found == pytest.approx(trained_token(TINY, 4, half=half), rel=0.02)
@@ -81,7 +85,8 @@ def test_what_a_token_takes_is_what_autograd_saves_for_it(
 def test_a_batch_in_parts_takes_the_same_step(run: Run, tiny: Base) -> None:
     torch.manual_seed(0)
     other = Run(
-        Classifier(tiny, Head(torch.randn(3, 32), torch.zeros(3)), 4), run.recipe, ABC, steps=10, rows_at_once=3
+        Classifier(tiny, Head(torch.randn(3, 32), torch.zeros(3)), METHODS[Method.LORA], run.recipe),
+        run.recipe, ABC, steps=10, rows_at_once=3,
     )  # fmt: skip
     other.model.restore(run.model.learned())
     losses = [(run.step(batch(8, 16), at), other.step(batch(8, 16), at)) for at in range(3)]

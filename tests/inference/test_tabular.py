@@ -14,7 +14,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from tilth.contract import registry, sealing
-from tilth.contract.messages import EventKind, Grant, JobSpec, Rung, ServedBy, TrainingOptions
+from tilth.contract.learning import Rung
+from tilth.contract.messages import EventKind, Grant, JobSpec, ServedBy, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
 
 from inference.engine.base_models import Base
@@ -109,6 +110,10 @@ def test_columns_become_numbers_with_what_is_missing_and_unknown_marked() -> Non
     assert Columns.saved(json.loads(json.dumps(columns.facts()))) == columns
 
 
+def no_base() -> Base:
+    raise AssertionError("a table's model needs no base")
+
+
 @pytest.mark.parametrize(
     ("cells", "told"),
     [({"a": "many"}, "'a' holds 'many'; it must be a number"), ({"c": "soon"}, "'c' holds 'soon'; it must be a date")],
@@ -138,7 +143,7 @@ def test_a_learner_finds_what_is_there_and_its_files_give_the_same_answers(name:
     assert auc(table, outputs, task.targets(tests, features)) > 0.85
     assert outcome.crossed is not None
     assert 0.8 < auc(table, outcome.crossed, table.lesson.train_targets) < 0.99
-    again = task.reopen(name, outcome.model.files(), features)(tests)
+    again = task.reopen(name, outcome.model.files(), features, no_base).answer(tests).outputs
     torch.testing.assert_close(again.float(), outputs, rtol=1e-5, atol=1e-5)
 
 
@@ -177,7 +182,10 @@ def test_a_blend_is_as_good_as_its_parts_and_carries_them_in_its_files(tiny_offe
     files = done["blend"].model.files()
     assert sorted(files) == ["blend.json", "forest.forest.safetensors", "linear.linear.safetensors"]
     tests = [row for row in rows if row["split"] == "test"]
-    torch.testing.assert_close(task.reopen("blend", files, features)(tests).float(), done["blend"].model.outputs(tests))
+    torch.testing.assert_close(
+        task.reopen("blend", files, features, no_base).answer(tests).outputs.float(),
+        done["blend"].model.outputs(tests),
+    )
 
 
 def test_the_forest_is_scikit_learns_and_the_linear_model_too(tiny_offer: Any) -> None:

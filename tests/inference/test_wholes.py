@@ -15,6 +15,7 @@ from tilth.contract.vertical import FieldKind
 
 from inference.adapters.flows import Flows, Overloaded
 from inference.adapters.folder import CARD, FEATURES, FolderRefused
+from inference.engine.base_models import Bases
 from inference.tabular.columns import InputRefused
 from inference.tasks.tabular import LEARNERS, Tabular
 from inference.wholes import service as whole_service
@@ -58,7 +59,7 @@ def asking(ref: ModelRef, flow: str = "f", row: dict[str, Any] = ROW, deadline_m
 
 def test_answers_carry_the_digest_of_the_bytes_that_answered(place: Any, stored: Stored) -> None:
     one, other = stored(1), stored(2)
-    service = WholeService(place.storage, capacity=1 << 20)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
 
     async def ask() -> list[Any]:
         return [await service.predict(asking(ref)) for ref in (one, other, one)]
@@ -73,11 +74,11 @@ def test_answers_carry_the_digest_of_the_bytes_that_answered(place: Any, stored:
 
 def test_another_models_bytes_under_a_digest_are_refused(place: Any, stored: Stored) -> None:
     one, other = stored(1), stored(2)
-    service = WholeService(place.storage, capacity=1 << 20)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
     swapped = one.model_copy(update={"folder": other.folder})
     with pytest.raises(FolderRefused, match=f"asked for {one.digest}, the bytes in storage have {other.digest}"):
         asyncio.run(service.predict(asking(swapped)))
-    assert asyncio.run(WholeService(place.storage, capacity=1).predict(asking(one))).digest == one.digest
+    assert asyncio.run(WholeService(place.storage, Bases(None), capacity=1).predict(asking(one))).digest == one.digest
 
 
 def renamed(files: dict[str, bytes]) -> None:
@@ -100,7 +101,7 @@ def test_a_folder_that_is_none_is_refused_and_the_host_goes_on(
     place: Any, stored: Stored, but: Callable[[dict[str, bytes]], None], told: str
 ) -> None:
     bad, good = stored(1, but), stored(2)
-    service = WholeService(place.storage, capacity=1 << 20)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
 
     async def ask() -> Any:
         for _ in range(2):
@@ -120,7 +121,7 @@ def test_an_adapters_folder_is_refused(place: Any, stored: Stored) -> None:
 
 def test_a_row_that_cannot_be_read_harms_no_other(place: Any, stored: Stored) -> None:
     ref = stored(1)
-    service = WholeService(place.storage, capacity=1 << 20)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
 
     async def ask() -> list[Any]:
         rows = [ROW, {**ROW, "income": "plenty"}, {"features": "[]"}, {}]
@@ -136,7 +137,7 @@ def test_a_row_that_cannot_be_read_harms_no_other(place: Any, stored: Stored) ->
 def test_models_are_put_away_when_they_grow_too_large_and_come_back(place: Any, stored: Stored) -> None:
     refs = [stored(number) for number in range(4)]
     size = sum(len(place.storage.read(refs[0].folder, name)) for name in ("linear.safetensors",))
-    service = WholeService(place.storage, capacity=2 * size + size // 2)
+    service = WholeService(place.storage, Bases(None), capacity=2 * size + size // 2)
 
     async def ask() -> list[str]:
         return [(await service.predict(asking(ref))).digest for ref in [*refs, *refs]]
@@ -147,7 +148,7 @@ def test_models_are_put_away_when_they_grow_too_large_and_come_back(place: Any, 
 
 def test_many_who_wait_for_a_model_read_it_once(place: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = stored(1)
-    service = WholeService(place.storage, capacity=1 << 20)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
     reads: list[ModelRef] = []
     fetch = service._fetch
 
@@ -166,7 +167,7 @@ def test_many_who_wait_for_a_model_read_it_once(place: Any, stored: Stored, monk
 
 def test_what_waits_past_its_deadline_is_refused(place: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = stored(1)
-    service = WholeService(place.storage, capacity=1 << 20)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
     held, answer = threading.Event(), whole_service._answer
 
     def slow(*what: Any) -> Any:

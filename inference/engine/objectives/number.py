@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
+from tilth.contract.learning import Loss
 from tilth.contract.messages import Prediction
 from torch import Tensor
-from torch.nn import functional
 
 from inference.engine.errors import JobFault
+from inference.engine.objectives.losses import NUMBER, suited
 from inference.engine.objectives.objective import Judged, Settled
 
 COVERAGE = 0.9
@@ -23,6 +25,7 @@ class Number:
     mean: float
     deviation: float
     selects: str = "r2"
+    loss_name: Loss = Loss.HUBER
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Number":
@@ -55,9 +58,15 @@ class Number:
         """In standard deviations of training."""
         return (targets.double() - self.mean) / self.deviation
 
+    def learned_by(self, loss: Loss | None, balance: Tensor | None) -> Self:
+        """With another loss; raises JobFault where labels are to be balanced."""
+        if balance is not None:
+            raise JobFault("loss_unsuited", "class_weights balance labels; the target of this job is a number")
+        return replace(self, loss_name=suited(loss or Loss.HUBER, NUMBER))
+
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Huber's (1964): squared up to one deviation, then linear, so that an outlier moves little."""
-        return functional.huber_loss(outputs[:, 0], self.learnable(targets).to(outputs.dtype), reduction="none")
+        """By name, in deviations."""
+        return NUMBER[self.loss_name](outputs[:, 0], self.learnable(targets).to(outputs.dtype), smoothing)
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """R², the share of the variance that is explained."""

@@ -1,9 +1,10 @@
 """An objective: everything that depends on the kind of target, and on nothing else of a task."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from pydantic import JsonValue
+from tilth.contract.learning import Loss
 from tilth.contract.messages import Prediction
 from torch import Tensor
 
@@ -36,6 +37,12 @@ class Objective(Protocol):
 
     def known(self, targets: Tensor) -> Tensor:
         """[rows] bool: which rows can be judged."""
+
+    def learned_by(self, loss: Loss | None, balance: Tensor | None) -> Self:
+        """With a loss by name (None: its own); ``balance``: targets whose labels shall all weigh the same.
+
+        Raises JobFault for what does not suit it.
+        """
 
     def learnable(self, targets: Tensor) -> Tensor:
         """[rows]: what a learner that knows no objective fits, in the unit of the outputs."""

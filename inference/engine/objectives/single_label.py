@@ -1,17 +1,19 @@
 """One label of a fixed set, or none of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from tilth.contract.errors import VerticalError
+from tilth.contract.learning import Loss
 from tilth.contract.messages import Prediction
 from torch import Tensor
-from torch.nn import functional
 
 from inference.engine.calibrate import SCORES, ScopeRule, scope_report, scope_rule, temperature
 from inference.engine.errors import JobFault
 from inference.engine.evaluate import error_upper_bound
+from inference.engine.objectives.losses import LABEL, balanced, suited
 from inference.engine.objectives.metrics import BINARY, CHOOSING, SINGLE, resampled_binary
 from inference.engine.objectives.objective import Judged, Settled
 
@@ -24,6 +26,9 @@ class SingleLabel:
 
     labels: tuple[str, ...]
     selects: str = "accuracy"
+    loss_name: Loss = Loss.CROSS_ENTROPY
+    weights: tuple[float, ...] = ()
+    """Of each label in the loss; empty: all one."""
 
     def __post_init__(self) -> None:
         if self.selects not in CHOOSING:
@@ -45,7 +50,7 @@ class SingleLabel:
         return (
             "Probabilities are calibrated by one temperature on the validation split. A row is out of scope when its"
             " score falls below a threshold at which 5 % of in-scope validation rows fall."
-        )
+        ) + (" All labels weighed the same while it learned, however rare they are." if self.weights else "")
 
     def targets(self, labels: Sequence[str]) -> Tensor:
         """Class numbers; UNKNOWN for a label that is none of these."""
@@ -56,13 +61,19 @@ class SingleLabel:
         """Rows with one of the labels."""
         return targets >= 0
 
+    def learned_by(self, loss: Loss | None, balance: Tensor | None) -> Self:
+        """With another loss; ``balance``: targets whose rare labels shall weigh as much as the others."""
+        weights = () if balance is None else balanced(balance, self.width)
+        return replace(self, loss_name=suited(loss or Loss.CROSS_ENTROPY, LABEL), weights=weights)
+
     def learnable(self, targets: Tensor) -> Tensor:
         """Class numbers."""
         return targets
 
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy in nats; ``smoothing`` of the target goes to all labels alike (Szegedy 2016)."""
-        return functional.cross_entropy(outputs, targets, label_smoothing=smoothing, reduction="none")
+        """By name, each row with its label's weight."""
+        found = LABEL[self.loss_name](outputs, targets, smoothing)
+        return found * torch.tensor(self.weights, dtype=found.dtype)[targets] if self.weights else found
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """The metric that chooses."""

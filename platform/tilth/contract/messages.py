@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from tilth.contract.learning import Loss, Method, Optimiser, Rung, Targets
+
 Row = dict[str, JsonValue]
 
 
@@ -37,14 +39,6 @@ REVOKED = "REVOKED"
 """An object of this name directly below a prefix ends every grant to write there."""
 
 
-class Rung(StrEnum):
-    """The rungs of the ladder, cheapest first."""
-
-    BASELINE = "baseline"
-    PROBE = "probe"
-    LORA = "lora"
-
-
 class ServedBy(StrEnum):
     """What kind of host answers by a model."""
 
@@ -63,8 +57,26 @@ class TrainingOptions(Message):
     learning_rate_multiplier: float | None = Field(default=None, gt=0, le=100)
     rank: int | None = Field(default=None, ge=1, le=16)
     highest_rung: Rung = Rung.LORA
+    method: Method | None = None
+    """The one to try beside the probe; None climbs the ladder."""
+    optimiser: Optimiser = Optimiser.ADAMW
+    loss: Loss | None = None
+    """None: the first that suits the target."""
+    class_weights: bool = False
+    """Whether every label weighs the same in the loss, however rare it is."""
+    label_smoothing: float | None = Field(default=None, ge=0, le=0.5)
+    targets: Targets = Targets.ALL
+    layers: int = Field(default=2, ge=1, le=100)
+    """That learn where only the last ones do."""
+    trials: int | None = Field(default=None, ge=2, le=64)
+    """Configurations that a search tries; None searches nothing."""
     minimum_gain: float = Field(default=0.001, ge=0, le=1)
     """A rung is climbed only while it may still gain this much of the first metric (0.001 is 0.1 points)."""
+
+    @property
+    def top(self) -> Rung:
+        """The highest rung that is climbed: that of a method which is named, else the one that was asked for."""
+        return self.method.rung if self.method else self.highest_rung
 
 
 class JobSpec(Message):

@@ -5,7 +5,8 @@ from typing import Any
 from rest_framework import serializers
 
 from tilth.catalog.selectors import vertical_for
-from tilth.contract.messages import Rung, TrainingOptions
+from tilth.contract.learning import Rung
+from tilth.contract.messages import TrainingOptions
 from tilth.core.errors import Invalid
 from tilth.core.ids import parse
 from tilth.core.serializers import Strict

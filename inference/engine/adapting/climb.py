@@ -1,23 +1,26 @@
-"""The candidate that adapts an encoder: LoRA from the probe's head, epoch by epoch, the best by validation kept."""
+"""The candidate that adapts an encoder: a method from the probe's head, epoch by epoch, the best by validation kept."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
-from safetensors.torch import load
-from tilth.contract.messages import Row, Rung, ServedBy
+from tilth.contract import learning
+from tilth.contract.learning import Rung
+from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
-from inference.adapters.folder import ADAPTER, CONFIG, read_json
+from inference.engine.adapting.classifier import ENCODER, HEAD, Classifier, evaluate_logits, logits_of, of_encoder
+from inference.engine.adapting.methods import METHODS
+from inference.engine.adapting.recipe import Recipe
+from inference.engine.adapting.steps import Run
 from inference.engine.batches import batch_of, epoch_order
 from inference.engine.candidate import Outcome, Session
 from inference.engine.checkpoints import Progress, optimiser_tensors, restore_optimiser
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached, JobFault, Stopped
-from inference.engine.heads import Head, adapter_config, pack_adapter, read_head
-from inference.engine.lora import Classifier, Run, evaluate_logits
-from inference.engine.memory import need
+from inference.engine.heads import Head, head_file, read_head
+from inference.engine.memory import Work, need
 from inference.engine.probe import ProbeModel, report_scores
 from inference.engine.reporting import Reporter
 
@@ -27,35 +30,56 @@ Best = dict[str, Tensor] | None
 
 
 @dataclass(frozen=True)
-class LoraModel:
-    """An encoder with its adapter, by peft's names, and head."""
+class Adapted:
+    """An encoder, what a method learned in it (as files), and a head."""
 
     encoder: TextEncoder
+    method: learning.Method
+    changes: Mapping[str, bytes]
     head: Head
-    lora: Mapping[str, Tensor]
-    config: dict[str, Any]
-    served_by = ServedBy.STACKED
+
+    @property
+    def kind(self) -> str:
+        """The method's name."""
+        return self.method.value
+
+    @property
+    def served_by(self) -> ServedBy:
+        """By the method."""
+        return METHODS[self.method].served_by
 
     def outputs(self, rows: list[Row]) -> Tensor:
         """[rows, width]."""
-        model = Classifier(self.encoder.base, self.head, int(self.config["r"]))
-        model.restore(learned(self.lora, self.head))
-        return evaluate_logits(model, self.encoder.examples(rows))
+        encoder = METHODS[self.method].opened(self.changes, self.encoder.base)
+        return logits_of(encoder, self.head, self.encoder.examples(rows))
 
     def files(self) -> dict[str, bytes]:
-        """peft's files, and the head."""
-        return pack_adapter(self.lora, self.config, self.head)
+        """The method's files, and the head's."""
+        return {**self.changes, **head_file(self.head)}
 
 
 @dataclass(frozen=True)
-class Lora:
+class Adapt:
     """The candidate; ``rows_at_once`` of a batch go forward and back together, their gradients add up."""
 
     encoder: TextEncoder
+    method: learning.Method
     rows_at_once: int
-    name: str = "lora"
-    title: str = "LoRA"
-    rung: Rung = Rung.LORA
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method.value
+
+    @property
+    def title(self) -> str:
+        """The method's."""
+        return METHODS[self.method].title
+
+    @property
+    def rung(self) -> Rung:
+        """The method's."""
+        return self.method.rung
 
     def size(self) -> str:
         """Rows, tokens, outputs."""
@@ -63,7 +87,7 @@ class Lora:
 
     def need(self, tests: int) -> int:
         """By the shapes."""
-        return need(self.encoder.work(tests, rank=self.encoder.recipe.rank, batch=self.rows_at_once)).peak
+        return need(work_of(self.encoder, self.method, self.encoder.recipe, tests, self.rows_at_once)).peak
 
     def smaller(self) -> Self | None:
         """Half the rows at once; None at one."""
@@ -78,20 +102,35 @@ class Lora:
         """None if not one epoch was evaluated within the budget."""
         return Climb(self, session).outcome()
 
-    def reopen(self, files: Mapping[str, bytes]) -> LoraModel:
-        """From peft's files and the head."""
-        return LoraModel(self.encoder, read_head(files), load(files[ADAPTER]), read_json(files, CONFIG))
+    def reopen(self, files: Mapping[str, bytes]) -> Adapted:
+        """From the files of its model."""
+        return reopened(self.encoder, self.method, files)
+
+
+def work_of(encoder: TextEncoder, method: learning.Method, recipe: Recipe, tests: int, batch: int) -> Work:
+    """The shapes of a run by that method."""
+    learns = METHODS[method].size(encoder.base.model, recipe)
+    low = method in (learning.Method.LORA, learning.Method.DORA)
+    scaled = method is learning.Method.DORA
+    return encoder.work(tests, learns=learns, rank=recipe.rank if low else 0, scaled=scaled, batch=batch)
+
+
+def reopened(encoder: TextEncoder, method: learning.Method, files: Mapping[str, bytes]) -> Adapted:
+    """The model of files that it packed."""
+    head = read_head(files)
+    changes = {name: content for name, content in files.items() if name not in head_file(head)}
+    return Adapted(encoder, method, changes, head)
 
 
 class Climb:
     """One run of the candidate, from its start or from a checkpoint."""
 
-    def __init__(self, candidate: Lora, session: Session) -> None:
+    def __init__(self, candidate: Adapt, session: Session) -> None:
         self._candidate, self._session = candidate, session
         self._encoder, self._recipe = candidate.encoder, candidate.encoder.recipe
         self._reporter: Reporter = session.reporter
         torch.manual_seed(self._recipe.seed)
-        self._model = Classifier(self._encoder.base, self._start(), self._recipe.rank)
+        self._model = Classifier(self._encoder.base, probed(session), METHODS[candidate.method], self._recipe)
         batches = -(-len(self._encoder.train) // self._recipe.batch_size)
         self._run = Run(
             self._model, self._recipe, self._encoder.lesson.objective, steps=batches * self._recipe.epochs,
@@ -115,19 +154,12 @@ class Climb:
             self._reporter.note(f"Memory ran out; from then on {self._run.rows_at_once} rows of a batch went at once.")
         return self._best(at, best)
 
-    def _start(self) -> Head:
-        """The probe's head."""
-        probe = self._session.done["probe"].model
-        if not isinstance(probe, ProbeModel):
-            raise TypeError(f"the candidate before is a {type(probe).__name__}; LoRA starts from a probe's head")
-        return probe.head
-
     def _resumed(self) -> tuple[Progress, Best] | None:
         kept = self._session.keeper.running(self._candidate.name)
         if kept is None:
             return None
         progress, tensors = kept
-        self._model.restore({name: t for name, t in tensors.items() if name.startswith(("lora.", "head."))})
+        self._model.restore({name: t for name, t in tensors.items() if name.startswith((ENCODER, HEAD))})
         restore_optimiser(self._run.optimiser, tensors)
         torch.set_rng_state(tensors["random"])
         if progress.threads != torch.get_num_threads():
@@ -187,14 +219,17 @@ class Climb:
     def _best(self, at: Progress, best: Best) -> Outcome | None:
         if best is None:
             return None
-        lora = {name.removeprefix("lora."): t for name, t in best.items() if name.startswith("lora.")}
-        config = adapter_config(self._model.config, self._encoder.base)
-        model = LoraModel(self._encoder, Head(best["head.weight"], best["head.bias"]), lora, config)
+        changes = self._model.method.files(of_encoder(best), self._encoder.base, self._recipe)
+        head = Head(best["head.weight"], best["head.bias"])
+        model = Adapted(self._encoder, self._candidate.method, changes, head)
         tokens = at.epoch * sum(map(len, self._encoder.train.ids))
-        facts = {"rank": self._recipe.rank, "best_epoch": at.best_epoch + 1, "epochs": at.epoch}
+        facts = {**self._recipe.facts(self._candidate.method), "best_epoch": at.best_epoch + 1, "epochs": at.epoch}
         return Outcome(self._candidate.name, self._candidate.rung, model, best["valid"], None, tokens, facts)
 
 
-def learned(lora: Mapping[str, Tensor], head: Head) -> dict[str, Tensor]:
-    """As ``Classifier.restore`` takes them."""
-    return {**{f"lora.{name}": t for name, t in lora.items()}, "head.weight": head.weight, "head.bias": head.bias}
+def probed(session: Session) -> Head:
+    """The probe's head."""
+    probe = session.done["probe"].model
+    if not isinstance(probe, ProbeModel):
+        raise TypeError(f"the candidate before is a {type(probe).__name__}; a method starts from a probe's head")
+    return probe.head
