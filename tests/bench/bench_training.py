@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from inference.engine.adapting.classifier import Classifier, evaluate_logits
-from inference.engine.adapting.methods import METHODS
-from inference.engine.adapting.recipe import Recipe
 from peft import LoraConfig, get_peft_model
 from tilth.contract.learning import Method
 from tilth.contract.messages import TrainingOptions
@@ -28,6 +25,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from inference.engine.adapting.classifier import Classifier, evaluate_logits
+from inference.engine.adapting.methods import METHODS
+from inference.engine.adapting.recipe import Recipe
 from inference.engine.base_models import Base, load_base
 from inference.engine.candidate import Lesson, Outcome
 from inference.engine.encoder import TextEncoder

@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from tilth.contract.learning import Rung
+from tilth.contract.messages import TrainingOptions
 from tilth.core.money import Price
 
-DEFAULT_MS_PER_ROW = {"baseline": 1.0, "probe": 8.0, "lora": 60.0}
+DEFAULT_MS_PER_ROW = {Rung.BASELINE: 1.0, Rung.PROBE: 8.0, Rung.LORA: 60.0, Rung.FULL: 120.0}
 """Device-milliseconds for each row by highest rung, on two CPU cores; used until LEARNED_FROM jobs have finished."""
+TRIAL_SHARE = 0.4
+"""Of a whole run that a trial of a search takes: most are stopped early."""
 LEARNED_FROM = 5
 SETUP_MS = 2_000
 CAP_FACTOR = 6
@@ -28,10 +32,11 @@ def least_memory_mb(base_mb: int, rows: int, classes: int) -> int:
     return base_mb + rows * (ROW_BYTES + CLASS_BYTES * classes) // MIB
 
 
-def ms_per_row(finished: Sequence[tuple[int, int]], rung: str) -> float:
+def ms_per_row(finished: Sequence[tuple[int, int]], options: TrainingOptions) -> float:
     """Median over finished jobs' (device ms, rows); the default while there are too few."""
     rates = [max(0, spent - SETUP_MS) / rows for spent, rows in finished if rows]
-    return median(rates) if len(rates) >= LEARNED_FROM else DEFAULT_MS_PER_ROW[rung]
+    default = DEFAULT_MS_PER_ROW[options.top] * max(1.0, TRIAL_SHARE * (options.trials or 0))
+    return median(rates) if len(rates) >= LEARNED_FROM else default
 
 
 def estimate_ms(rows: int, rate: float) -> int:

@@ -5,11 +5,14 @@ from typing import Any
 from rest_framework import serializers
 
 from tilth.catalog.selectors import vertical_for
-from tilth.contract.learning import Rung
+from tilth.contract import learning
+from tilth.contract.learning import LOSSES, Loss, Optimiser, Rung, Targets
 from tilth.contract.messages import TrainingOptions
+from tilth.contract.vertical import FieldKind, Vertical
 from tilth.core.errors import Invalid
 from tilth.core.ids import parse
 from tilth.core.serializers import Strict
+from tilth.datasets.checks import target_of
 from tilth.datasets.fields import KindsField
 from tilth.training.services import Order
 
@@ -70,6 +73,14 @@ class Options(Strict):
     learning_rate_multiplier = NumberOrAuto(float, 1e-6, 100)
     rank = NumberOrAuto(int, 1, 16)
     highest_rung = serializers.ChoiceField([rung.value for rung in Rung], required=False)
+    method = serializers.ChoiceField([method.value for method in learning.Method], required=False)
+    optimiser = serializers.ChoiceField([optimiser.value for optimiser in Optimiser], required=False)
+    loss = serializers.ChoiceField([loss.value for loss in Loss], required=False)
+    class_weights = serializers.BooleanField(required=False)
+    label_smoothing = serializers.FloatField(min_value=0, max_value=0.5, required=False)
+    targets = serializers.ChoiceField([targets.value for targets in Targets], required=False)
+    layers = serializers.IntegerField(min_value=1, max_value=100, required=False)
+    trials = serializers.IntegerField(min_value=2, max_value=64, required=False)
     minimum_gain = serializers.FloatField(min_value=0, max_value=1, required=False)
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, required=False)
     accept_bad_rows = serializers.BooleanField(default=False)
@@ -117,6 +128,7 @@ def order_of(body: dict[str, Any]) -> Order:
     own = body.get("options") or {}
     face = vertical_for(model=body["model"], named=body.get("vertical"))
     asked = _hyperparameters(body)
+    _refuse_unsuited(own, face)
     return Order(
         vertical=face.name,
         base_model=body["model"],
@@ -131,6 +143,25 @@ def order_of(body: dict[str, Any]) -> Order:
         asked={"hyperparameters": asked, "method": "method" in body and body["method"] is not None},
         metadata=body.get("metadata") or {},
     )
+
+
+def _refuse_unsuited(own: dict[str, Any], face: Vertical) -> None:
+    """Raises Invalid for a loss that the vertical's target cannot be learned by, before anything is paid."""
+    target = target_of(face.schema_)
+    if target is None:
+        return
+    suited = LOSSES.get(target.kind, ())
+    if (loss := own.get("loss")) and loss not in suited:
+        raise Invalid(
+            f"The target {target.role!r} of {face.name} is a {target.kind.value}; it is learned by"
+            f" {' or '.join(suited)}, not by {loss}.",
+            code="loss_unsuited", param="options.loss",
+        )  # fmt: skip
+    if own.get("class_weights") and target.kind is FieldKind.NUMBER:
+        raise Invalid(
+            f"`class_weights` balance labels; the target {target.role!r} of {face.name} is a number.",
+            code="loss_unsuited", param="options.class_weights",
+        )  # fmt: skip
 
 
 def _file(text: str | None) -> Any:

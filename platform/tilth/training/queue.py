@@ -6,7 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import connections
+from django.db.models import Q
 
+from tilth.contract.messages import TrainingOptions
 from tilth.core.clock import now
 from tilth.training.models import Job
 from tilth.training.states import ACTIVE, State
@@ -66,10 +68,16 @@ def jobs_to_validate() -> list[tuple[UUID, UUID]]:
     return list(rows.values_list("tenant_id", "id"))
 
 
-def finished_rates(*, vertical: str, base_model: str, rung: str) -> list[tuple[int, int]]:
-    """(device ms, rows) of the last jobs that succeeded on this platform: how fast its machines are, nobody's data."""
+def finished_rates(*, vertical: str, base_model: str, options: TrainingOptions) -> list[tuple[int, int]]:
+    """(device ms, rows) of the last jobs of that kind that succeeded on this platform: how fast its machines are,
+    nobody's data.
+    """
+    alike = Q(options__highest_rung=options.highest_rung.value)
+    for name, value in (("method", options.method and options.method.value), ("trials", options.trials)):
+        same = Q(**{f"options__{name}": value})
+        alike &= same if value is not None else same | Q(**{f"options__{name}__isnull": True})
     rows = Job.unscoped.using("system").filter(
-        state=State.SUCCEEDED, rows__isnull=False, vertical=vertical, base_model=base_model, options__highest_rung=rung
+        alike, state=State.SUCCEEDED, rows__isnull=False, vertical=vertical, base_model=base_model
     )
     found = rows.order_by("-finished_at").values_list("earlier_ms", "rows")[:50]
     return [(ms, count) for ms, count in found if count]

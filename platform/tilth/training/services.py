@@ -176,10 +176,10 @@ def _asked(job: Job, by: Principal, what: str, message: str) -> None:
 
 
 def _estimate(job: Job) -> None:
-    rung = job.options["highest_rung"]
-    rates = finished_rates(vertical=job.vertical, base_model=job.base_model, rung=rung)
+    options = TrainingOptions.model_validate(job.options)
+    rates = finished_rates(vertical=job.vertical, base_model=job.base_model, options=options)
     job.price_id = usage.price_current(unit=UNIT).id
-    job.estimate_ms = estimate_ms(job.rows or 0, ms_per_row(rates, rung))
+    job.estimate_ms = estimate_ms(job.rows or 0, ms_per_row(rates, options))
     job.max_device_ms = cap_ms(job.estimate_ms)
 
 

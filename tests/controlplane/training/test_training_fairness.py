@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tilth.contract.learning import Method, Rung
+from tilth.contract.messages import TrainingOptions
 from tilth.core.money import Price
 from tilth.dataplane.fake_trainer import Script
 from tilth.training import estimates
-from tilth.training.queue import active_attempts
+from tilth.training.queue import active_attempts, finished_rates
 from tilth.training.selectors import job_get
 from tilth.training.states import State
 
@@ -70,8 +72,31 @@ def test_the_place_in_the_queue_counts_each_other_customer_at_most_as_often_as_o
 
 
 def test_the_rate_is_learned_from_finished_jobs_and_a_default_before() -> None:
-    assert estimates.ms_per_row([(12_000, 100)], "probe") == estimates.DEFAULT_MS_PER_ROW["probe"]
-    assert estimates.ms_per_row([(12_000, 100)] * 4 + [(900_000, 100)], "probe") == 100.0
+    probe, search = TrainingOptions(highest_rung=Rung.PROBE), TrainingOptions(trials=20)
+    assert estimates.ms_per_row([(12_000, 100)], probe) == estimates.DEFAULT_MS_PER_ROW[Rung.PROBE]
+    assert estimates.ms_per_row([(12_000, 100)] * 4 + [(900_000, 100)], probe) == 100.0
+    assert estimates.ms_per_row([], search) == pytest.approx(8 * estimates.DEFAULT_MS_PER_ROW[Rung.LORA])
+    assert estimates.ms_per_row([], TrainingOptions(trials=2)) == estimates.DEFAULT_MS_PER_ROW[Rung.LORA]
+
+
+def test_a_job_is_estimated_by_jobs_of_its_own_kind(rig: Any, tenant: Any) -> None:
+    kinds = TrainingOptions(seed=1), TrainingOptions(method=Method.FULL), TrainingOptions(trials=4)
+    file = rig.make_file(tenant)
+    for options in kinds:
+        ended(rig, tenant, rig.queued(tenant, training_file=file, options=options))
+    asked = {"vertical": "support_chat", "base_model": "minilm-l6"}
+    before = [len(finished_rates(**asked, options=options)) for options in kinds]
+    ended(rig, tenant, rig.queued(tenant, training_file=file, options=kinds[1]))
+    after = [len(finished_rates(**asked, options=options)) for options in kinds]
+    assert [more - less for more, less in zip(after, before, strict=True)] == [0, 1, 0]
+
+
+def ended(rig: Any, tenant: Any, job: Any) -> None:
+    for _ in range(50):
+        rig.turn()
+        if rig.job(tenant, job).state == State.SUCCEEDED:
+            return
+    raise AssertionError("the job has not ended")
 
 
 @given(st.integers(0, 10**7), st.floats(0.1, 1000))
