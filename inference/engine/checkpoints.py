@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +37,8 @@ class Progress:
     best_score: float = -1e9
     epoch_loss: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    state: dict[str, Any] = field(default_factory=dict)
+    """What else the candidate needs, in plain data."""
     threads: int = field(default_factory=torch.get_num_threads)
     """Of torch when it was kept: with another number sums differ in their last bits."""
 
@@ -120,6 +123,11 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state by parameter number and name."""
     state = optimiser.state_dict()["state"]
     return {f"optimiser.{i}.{name}": value for i, slot in state.items() for name, value in slot.items()}
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

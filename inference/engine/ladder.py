@@ -1,5 +1,6 @@
 """Climbs the candidates, cheapest first: each learns, the better is kept, hopeless rungs are left out."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from inference.engine.keeping import Keeper
 from inference.engine.outcome import Comparison, compare, unseen
 from inference.engine.reporting import Reporter
 
+LATENCY_ROWS = 32
 HEIGHT = {rung: height for height, rung in enumerate(Rung)}
 
 
@@ -120,6 +122,14 @@ class Ladder:
     def _leave_out(self, candidate: Candidate, why: str) -> None:
         self._board.append({"name": candidate.name, "rung": candidate.rung.value, "left_out": why})
 
+    def _latency(self, outcome: Outcome) -> float:
+        """Milliseconds that the model takes for LATENCY_ROWS rows of validation, here; opened before."""
+        rows = self.lesson.validation[:LATENCY_ROWS]
+        outcome.model.outputs(rows[:1])
+        began = time.perf_counter()
+        outcome.model.outputs(rows)
+        return round(1000 * (time.perf_counter() - began), 2)
+
     def _line(self, candidate: Candidate, outcome: Outcome, device_ms: int) -> dict[str, Any]:
         objective = self.lesson.objective
         outputs, targets = unseen(outcome, self.lesson, crossed=outcome.crossed is not None)
@@ -127,5 +137,6 @@ class Ladder:
         return {
             "name": candidate.name, "rung": candidate.rung.value, "metric": objective.selects,
             "score": round(objective.score(outputs, targets), 6), "interval": [round(low, 6), round(high, 6)],
-            "judged_rows": len(targets), "device_ms": device_ms, **outcome.facts,
+            "judged_rows": len(targets), "bytes": sum(map(len, outcome.model.files().values())), **outcome.facts,
+            "device_ms": device_ms, "ms_for_32_rows": self._latency(outcome),
         }  # fmt: skip

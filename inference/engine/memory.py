@@ -58,7 +58,7 @@ class Work:
     scaled: bool = False
     """Whether a low-rank method also learns magnitudes."""
     trials: int = 1
-    """Learning at once, each on a batch of its own."""
+    """Whose weights are held at once."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ class Need:
 def need(work: Work) -> Need:
     """What is predicted; what a part frees is not counted as returned, since glibc keeps most of it for the next."""
     train, valid, test = work.rows
-    model = FLOAT * work.encoder.parameters
     features = KERNELS + FLOAT * (train + valid) * work.encoder.hidden
     forward = int(SLACK * forward_token(work.encoder, half=work.half) * work.evaluated * work.longest)
     judged = 24 * (valid + test) * work.classes
@@ -86,9 +85,9 @@ def need(work: Work) -> Need:
     crossed = FLOAT * train * (work.encoder.hidden + 2 * work.classes)
     """Features and outputs of the rows that a fold learns from."""
     probe = features + max(forward, solver(work) + crossed) + judged
-    learning = work.trials * (learned(work) + activations(work))
-    adapt = features + model + frozen(work) + learning + judged if work.learns else 0
-    finish = features + model + forward + judged + TOKEN_BYTES * test * work.longest
+    learning = work.trials * learned(work) + activations(work)
+    adapt = features + frozen(work) + learning + judged if work.learns else 0
+    finish = features + FLOAT * work.learns + forward + judged + TOKEN_BYTES * test * work.longest
     return Need(probe, adapt, finish)
 
 

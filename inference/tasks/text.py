@@ -18,6 +18,8 @@ from inference.engine.memory import tfidf
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import Probe
+from inference.engine.search.candidate import Search
+from inference.engine.search.space import TOGETHER
 from inference.engine.task import Features, Whole
 from inference.tasks.targets import Target
 
@@ -92,7 +94,11 @@ def _text(row: Row, role: str) -> str:
 
 def encoder_path(encoder: TextEncoder, *, crossed: bool = False) -> list[Candidate]:
     """What an encoder of texts can do, cheapest first; ``crossed`` where others are cross-fitted, too."""
-    asked = encoder.options.method
-    named = (Method.LORA, Method.FULL) if asked is None else (asked,)
-    methods = [method for method in named if method is not Method.PROBE]
-    return [Probe(encoder, crossed=crossed), *(Adapt(encoder, each, encoder.recipe.batch_size) for each in methods)]
+    options, size = encoder.options, encoder.recipe.batch_size
+    probe = Probe(encoder, crossed=crossed)
+    if options.method is Method.PROBE:
+        return [probe]
+    if options.trials:
+        return [probe, Search(encoder, options.trials, rows_at_once=size * TOGETHER)]
+    methods = (Method.LORA, Method.FULL) if options.method is None else (options.method,)
+    return [probe, *(Adapt(encoder, method, size) for method in methods)]

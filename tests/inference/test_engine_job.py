@@ -2,7 +2,6 @@
 
 import errno
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from peft import PeftModel
 from safetensors.torch import save
 from tilth.contract import registry
 from tilth.contract.learning import Rung
-from tilth.contract.messages import EventKind, Grant, JobSpec, TrainingOptions
-from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
+from tilth.contract.messages import EventKind, Grant
+from tilth.contract.vertical import BaseModelOffer
 from transformers import BertModel
 
 from inference.adapters.folder import FolderRefused, read_folder
@@ -22,71 +21,13 @@ from inference.engine.base_models import Base
 from inference.engine.batches import padded
 from inference.engine.checkpoints import STATE, TENSORS, write_folder
 from inference.engine.errors import BudgetReached
-from inference.engine.job import run_job
 from inference.storage import Storage
-
-LABELS = {"card": "lost stolen card", "refund": "money refund back", "parcel": "parcel late where"}
+from tests.inference.attempts import LABELS, Attempts, options_that_always_climb, rows, tiny_face
 
 
 @pytest.fixture(autouse=True)
-def _tiny_vertical(monkeypatch: pytest.MonkeyPatch, tiny_offer: Any) -> None:
-    face = Vertical(
-        name="tiny", title="Tiny", description="For tests.",
-        schema=Schema(fields=(SchemaField(role="text", kind=FieldKind.TEXT, title="Text"),
-                              SchemaField(role="label", kind=FieldKind.LABEL, title="Label")),
-                      out_of_scope_labels=("oos",)),
-        metrics=(Metric(name="accuracy", title="Accuracy"),), base_models=(tiny_offer,),
-        task="inference.tasks.text:Text",
-    )  # fmt: skip
-    monkeypatch.setattr(registry, "verticals", lambda: {"tiny": face})
-
-
-def rows(count: int = 60) -> list[dict[str, str]]:
-    filler = ["please", "help", "me", "my", "the", "is"]
-    splits = ["train", "train", "train", "validation", "test"]
-    made = [
-        {"text": f"{words} {filler[at % 6]} {filler[(at // 6) % 6]}", "label": label, "split": splits[at % 5]}
-        for at in range(count)
-        for label, words in LABELS.items()
-    ]
-    outside = [{"text": f"order pay {filler[at % 6]}", "label": "oos", "split": splits[at % 5]} for at in range(20)]
-    return made + outside
-
-
-class Attempts:
-    """Runs attempts of one job in one place."""
-
-    def __init__(self, place: Any, base: Base) -> None:
-        self.place = place
-        self.base = base
-
-    def run(
-        self,
-        attempt: int = 1,
-        *,
-        data: list[dict[str, str]] | None = None,
-        stop: Callable[[], Any] = lambda: None,
-        resume: str | None = None,
-        max_device_ms: int = 600_000,
-        **options: Any,
-    ) -> EventKind:
-        spec = JobSpec(
-            job="j", attempt=attempt, flow="f", vertical="tiny", base_model="tiny",
-            rows=self.place.dataset(rows() if data is None else data), max_device_ms=max_device_ms,
-            output=self.place.grant(f"{attempt}/", "write"),
-            resume=self.place.grant(resume) if resume else None,
-            options=TrainingOptions(**{"epochs": 2, "batch_size": 16, "rank": 4, "minimum_gain": 0.0, **options}),
-        )  # fmt: skip
-        return run_job(spec, storage=self.place.storage, stop=stop, base=lambda _: self.base, heartbeat_s=5)
-
-    def kinds(self, attempt: int = 1) -> list[EventKind]:
-        return [event.kind for event in self.place.events(str(attempt))]
-
-    def last(self, kind: EventKind, attempt: int = 1) -> dict[str, Any]:
-        return dict([event for event in self.place.events(str(attempt)) if event.kind is kind][-1].data)
-
-    def folder(self, attempt: int = 1) -> dict[str, bytes]:
-        return dict(self.place.folder(f"{attempt}/model/"))
+def _tiny_vertical(monkeypatch: pytest.MonkeyPatch, tiny_offer: BaseModelOffer) -> None:
+    monkeypatch.setattr(registry, "verticals", lambda: {"tiny": tiny_face(tiny_offer)})
 
 
 @pytest.fixture
@@ -124,12 +65,6 @@ def test_a_full_disk_loses_the_attempt_and_not_the_job(attempts: Attempts, monke
     assert kinds[-2:] == [EventKind.MESSAGE, EventKind.SPAN_CLOSED]
     assert EventKind.FAILED not in kinds
     assert attempts.run(attempt=2) is EventKind.SUCCEEDED
-
-
-def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny data are learned by the probe already; LoRA is kept here so that its files can be looked at."""
-    monkeypatch.setattr("inference.engine.outcome.LEAST_GAIN", -1.0)
-    monkeypatch.setattr("inference.engine.objectives.single_label.error_upper_bound", lambda *_: 1.0)
 
 
 @pytest.mark.parametrize("rung", [Rung.PROBE, Rung.LORA])

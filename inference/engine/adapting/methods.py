@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -81,7 +81,7 @@ class Adapter:
 
     def prepared(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         """With peft's layers in it."""
-        encoder: nn.Module = get_peft_model(copy.deepcopy(model), self.config(model, recipe))  # type: ignore[arg-type]
+        encoder: nn.Module = get_peft_model(copied(model, set()), self.config(model, recipe))  # type: ignore[arg-type]
         return encoder
 
     def learned(self, encoder: nn.Module) -> dict[str, Tensor]:
@@ -99,15 +99,15 @@ class Adapter:
     def opened(self, files: Mapping[str, bytes], base: Base) -> nn.Module:
         """As peft's own loading does it."""
         facts = {name: value for name, value in read_json(files, CONFIG).items() if value is not None}
-        encoder = PeftModel(copy.deepcopy(base.model), PeftConfig.from_peft_type(**facts))  # type: ignore[arg-type]
+        encoder = PeftModel(copied(base.model, set()), PeftConfig.from_peft_type(**facts))  # type: ignore[arg-type]
         unknown = set_peft_model_state_dict(encoder, load(files[ADAPTER])).unexpected_keys
         if unknown:
             raise FolderRefused(f"{ADAPTER} has {', '.join(unknown[:3])}; the base {base.id} has no such layers")
         return encoder
 
     def merged(self, files: Mapping[str, bytes], base: Base) -> dict[str, Tensor]:
-        """By peft's own merging."""
-        whole: Any = self.opened(files, base)
+        """By peft's own merging, in a copy of what it adapts."""
+        whole: Any = self.opened(files, replace(base, model=copy.deepcopy(base.model)))
         before = dict(base.model.named_parameters())
         found = whole.merge_and_unload().named_parameters()
         return {name: part.detach() for name, part in found if not part.equal(before[name])}
@@ -128,7 +128,8 @@ class Parts:
 
     def prepared(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         """Only those learn."""
-        encoder, chosen = copy.deepcopy(model), self.chosen(model, recipe)
+        chosen = self.chosen(model, recipe)
+        encoder = copied(model, chosen)
         for name, part in encoder.named_parameters():
             part.requires_grad_(name in chosen)
         return encoder
@@ -150,8 +151,9 @@ class Parts:
 
     def opened(self, files: Mapping[str, bytes], base: Base) -> nn.Module:
         """A copy with those parameters in it."""
-        encoder = copy.deepcopy(base.model)
-        self.restore(encoder, self.merged(files, base))
+        changed = self.merged(files, base)
+        encoder = copied(base.model, set(changed))
+        self.restore(encoder, changed)
         return encoder
 
     def merged(self, files: Mapping[str, bytes], base: Base) -> dict[str, Tensor]:
@@ -162,6 +164,12 @@ class Parts:
                 there = tuple(own[name].shape) if name in own else "none"
                 raise FolderRefused(f"{WEIGHTS} has {name} {tuple(tensor.shape)}; the base {base.id} has {there}")
         return found
+
+
+def copied(model: nn.Module, chosen: set[str]) -> nn.Module:
+    """A copy whose parameters are the model's own but for those chosen: what is frozen need not be there twice."""
+    shared = {id(part): part for name, part in model.named_parameters() if name not in chosen}
+    return copy.deepcopy(model, shared)  # type: ignore[arg-type]
 
 
 def adapted(model: nn.Module, targets: Targets) -> list[str]:

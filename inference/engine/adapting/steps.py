@@ -1,8 +1,9 @@
 """The steps of a model that learns: optimiser, schedule, one ``step`` per batch."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from inference.engine.objectives.objective import Objective
 HEAD_RATE = 1e-2
 WARM_UP = 0.06
 CLIP = 1.0
+F = TypeVar("F")
 
 
 @dataclass
@@ -42,23 +44,16 @@ class Run:
     def step(self, batch: Batch, number: int) -> float:
         """One optimiser step (``number`` counts from 0); the batch's mean loss."""
         self.model.eval()
-        loss = self._gradients(batch)
-        while loss is None:
-            loss = self._gradients(batch)
+        loss, self.rows_at_once = within_memory(
+            lambda at_once: self._gradients(batch, at_once), self.rows_at_once, batch
+        )
         take_step(self.optimiser, schedule(number, self.steps))
         return loss
 
-    def _gradients(self, batch: Batch) -> float | None:
-        """The batch's mean loss, its gradients laid down; None if memory ran out: then half the rows go at once."""
+    def _gradients(self, batch: Batch, at_once: int) -> float:
+        """The batch's mean loss, its gradients laid down."""
         self.optimiser.zero_grad()
-        try:
-            return sum(self._part(part, len(batch.rows)) for part in batch.parts(self.rows_at_once))
-        except (MemoryError, RuntimeError) as error:
-            rows = min(self.rows_at_once, len(batch.rows))
-            if rows == 1 or not ran_out(error):
-                raise
-        self.rows_at_once = rows // 2
-        return None
+        return sum(self._part(part, len(batch.rows)) for part in batch.parts(at_once))
 
     def _part(self, part: Batch, rows: int) -> float:
         """A part's share of the mean over all rows of its batch."""
@@ -66,6 +61,18 @@ class Run:
         loss = self.objective.loss(outputs, part.targets, smoothing=self.recipe.smoothing).sum() / rows
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.item())
+
+
+def within_memory(work: Callable[[int], F], at_once: int, batch: Batch) -> tuple[F, int]:
+    """What ``work`` gives with so many rows at once, or half of them each time memory runs out; and how many it was."""
+    while True:
+        try:
+            return work(at_once), at_once
+        except (MemoryError, RuntimeError) as error:
+            at_once = min(at_once, len(batch.rows))
+            if at_once == 1 or not ran_out(error):
+                raise
+        at_once //= 2
 
 
 def optimiser_of(

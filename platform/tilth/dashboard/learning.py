@@ -8,6 +8,7 @@ from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
 from tilth.catalog.selectors import base_model_list
+from tilth.contract.learning import Method
 from tilth.core import ids
 from tilth.core.errors import Invalid, NotFound
 from tilth.dashboard.pages import page, show
@@ -21,6 +22,7 @@ from tilth.training import selectors, services
 from tilth.training.orders import JobIn, order_of
 from tilth.training.shapes import job_shape
 
+TRIALS = (8, 16, 32)
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 ACTIONS = {"cancel": services.job_cancel, "pause": services.job_pause, "resume": services.job_resume}
 
@@ -36,7 +38,8 @@ def jobs(request: HttpRequest, principal: Principal) -> HttpResponse:
     usable, _ = file_list(tenant=principal.tenant, limit=100, purpose="fine-tune")
     choices = [(ids.public("file", file.id), file.filename) for file in usable if file.status == "processed"]
     shown = [job_shape(view) for view in found]
-    return show(request, principal, "jobs.html", page="jobs", jobs=shown, files=choices, bases=base_model_list())
+    form = {"files": choices, "bases": base_model_list(), "methods": [each.value for each in Method], "trials": TRIALS}
+    return show(request, principal, "jobs.html", page="jobs", jobs=shown, **form)
 
 
 @page(Scope.JOBS_READ)
@@ -72,7 +75,14 @@ def model(request: HttpRequest, principal: Principal, model: str) -> HttpRespons
     """One model: its figures, and a box to try it in."""
     found = registry.model_get(tenant=principal.tenant, name=model)
     row = _empty_row(dataset_get(tenant=principal.tenant, version=found.version_id))
-    facts = {"report": found.report, "figures": _figures(found), "selects": _selects(found), "row": row}
+    searched = next((line["trials"] for line in found.report.get("leaderboard", []) if "trials" in line), [])
+    facts = {
+        "report": found.report,
+        "trials": searched,
+        "figures": _figures(found),
+        "selects": _selects(found),
+        "row": row,
+    }
     return show(request, principal, "model.html", page="models", model=found, **facts)
 
 
@@ -95,7 +105,8 @@ def _wish(request: HttpRequest) -> dict[str, Any]:
     """The form as the API would get it; empty fields are left out."""
     sent = request.POST
     wish: dict[str, Any] = {name: sent[name] for name in ("model", "training_file", "suffix") if sent.get(name)}
-    wish["options"] = {"accept_bad_rows": "accept_bad_rows" in sent}
+    wish["options"] = {name: name in sent for name in ("accept_bad_rows", "class_weights")}
+    wish["options"] |= {name: sent[name] for name in ("method", "trials") if sent.get(name)}
     if columns := {role: sent[f"column-{role}"] for role in ("text", "label") if sent.get(f"column-{role}")}:
         wish["columns"] = columns
     checked = JobIn(data=wish)

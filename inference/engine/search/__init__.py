@@ -1,0 +1,1 @@
+"""Search: many configurations at once, the hopeless ones stopped early, the best kept."""
