@@ -109,7 +109,9 @@ class Ingress:
 
     async def _embed(self, message: EmbedRequest) -> Answer:
         if message.model is not None and message.model.served_by is ServedBy.WHOLE:
-            return fault(422, "no_encoder", "this model reads a table; only encoders of texts give vectors")
+            return fault(
+                422, "no_encoder", "this model has a host of its own; vectors come from adapters of a shared base"
+            )
         host = self._hosts.get(message.base_model)
         if host is None or (message.model is not None and message.model.base_model != message.base_model):
             return fault(422, "no_such_base", f"no host for the base model {message.base_model}")

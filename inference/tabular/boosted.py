@@ -92,7 +92,7 @@ def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Boos
     """One booster for each fold, all of the number of rounds that is best for the mean of all."""
     first = len(table.columns.measured)
     told = lightgbm.Dataset(
-        table.table, table.objective.learnable(table.targets).numpy(),
+        table.table, table.objective.learnable(table.targets).numpy(), weight=table.weights.numpy(),
         categorical_feature=list(range(first, first + len(table.columns.chosen))), params={"verbosity": -1},
     )  # fmt: skip
     params = {**SHARED, **shape, **_loss(table.objective), "seed": table.lesson.seed}

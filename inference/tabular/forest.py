@@ -68,11 +68,15 @@ class Forest:
     def fit(self, table: TableLesson, session: Session) -> Fitted:
         """All rows; judged by forests of the folds."""
         dense, labels = table.dense, isinstance(table.objective, SingleLabel)
-        wanted = table.objective.learnable(table.targets).numpy()
+        wanted, weights = (each.numpy() for each in (table.objective.learnable(table.targets), table.weights))
+        uneven = bool((weights != 1).any())  # scikit-learn draws rows another way as soon as weights are given
 
         def grow(rows: Tensor, _: Tensor) -> ForestModel:
             session.reporter.check(session.keeper.step)
-            grown = _grower(labels, table.lesson.seed).fit(dense[rows].numpy(), wanted[rows.numpy()])
+            at = rows.numpy()
+            grown = _grower(labels, table.lesson.seed).fit(
+                dense[rows].numpy(), wanted[at], weights[at] if uneven else None
+            )
             return ForestModel(table.columns, _arrays(grown), labels)
 
         _, outputs = crossed(table.folds, table.objective.width, grow, lambda model, rows: model.grown(dense[rows]))

@@ -43,6 +43,11 @@ class TableLesson:
         return torch.cat([self.lesson.train_targets, self.lesson.validation_targets[self.lesson.known]])
 
     @cached_property
+    def weights(self) -> Tensor:
+        """[rows]: how much each counts."""
+        return self.objective.weights_of(self.targets)
+
+    @cached_property
     def folds(self) -> Tensor:
         """[rows]: the fold of each."""
         return folds(self.targets, self.lesson.seed)

@@ -94,11 +94,11 @@ def _text(row: Row, role: str) -> str:
 
 def encoder_path(encoder: TextEncoder, *, crossed: bool = False) -> list[Candidate]:
     """What an encoder of texts can do, cheapest first; ``crossed`` where others are cross-fitted, too."""
-    options, size = encoder.options, encoder.recipe.batch_size
+    options, recipe = encoder.options, encoder.recipe
     probe = Probe(encoder, crossed=crossed)
     if options.method is Method.PROBE:
         return [probe]
     if options.trials:
-        return [probe, Search(encoder, options.trials, rows_at_once=size * TOGETHER)]
+        return [probe, Search(encoder, options.trials, rows_at_once=recipe.batch_size * TOGETHER)]
     methods = (Method.LORA, Method.FULL) if options.method is None else (options.method,)
-    return [probe, *(Adapt(encoder, method, size) for method in methods)]
+    return [probe, *(Adapt(encoder, method, recipe, recipe.batch_size) for method in methods)]

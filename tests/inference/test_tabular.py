@@ -4,6 +4,7 @@ import csv
 import json
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -204,6 +205,19 @@ def test_the_forest_is_scikit_learns_and_the_linear_model_too(tiny_offer: Any) -
     gap = (odds[:, 1] - odds[:, 0]).numpy() - plain.decision_function(dense)
     # Under the penalty two columns of weights of ±w/2 weigh half of one of w.
     assert numpy.abs(gap).max() < 0.02
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"blend"}))
+def test_a_rare_label_is_answered_more_often_when_all_labels_weigh_the_same(name: str, tiny_offer: Any) -> None:
+    task = Tabular(face(FieldKind.LABEL, tiny_offer))
+    rare = [row for at, row in enumerate(applicants(500)) if row["bad"] == "no" or at % 4 == 0]
+    table, _ = lesson(task, rare)
+    fair = replace(table.lesson, objective=table.objective.learned_by(None, table.lesson.train_targets))
+    shares = [
+        learned(LEARNERS[name], each).valid.softmax(1)[:, 1].mean().item()
+        for each in (table, TableLesson(fair, table.columns, task.cells))
+    ]
+    assert shares[1] > shares[0] + 0.05
 
 
 def test_the_scorecards_points_add_up_to_its_odds(tiny_offer: Any) -> None:

@@ -64,6 +64,7 @@ class Adapt:
 
     encoder: TextEncoder
     method: learning.Method
+    recipe: Recipe
     rows_at_once: int
 
     @property
@@ -87,7 +88,7 @@ class Adapt:
 
     def need(self, tests: int) -> int:
         """By the shapes."""
-        return need(work_of(self.encoder, self.method, self.encoder.recipe, tests, self.rows_at_once)).peak
+        return need(work_of(self.encoder, self.method, self.recipe, tests, self.rows_at_once)).peak
 
     def smaller(self) -> Self | None:
         """Half the rows at once; None at one."""
@@ -96,7 +97,7 @@ class Adapt:
 
     def passes(self) -> float:
         """Three for each row and epoch, one for each of validation."""
-        return self.encoder.recipe.epochs * (3.0 * len(self.encoder.train) + len(self.encoder.validation))
+        return self.recipe.epochs * (3.0 * len(self.encoder.train) + len(self.encoder.validation))
 
     def learn(self, session: Session) -> Outcome | None:
         """None if not one epoch was evaluated within the budget."""
@@ -127,7 +128,7 @@ class Climb:
 
     def __init__(self, candidate: Adapt, session: Session) -> None:
         self._candidate, self._session = candidate, session
-        self._encoder, self._recipe = candidate.encoder, candidate.encoder.recipe
+        self._encoder, self._recipe = candidate.encoder, candidate.recipe
         self._reporter: Reporter = session.reporter
         torch.manual_seed(self._recipe.seed)
         self._model = Classifier(self._encoder.base, probed(session), METHODS[candidate.method], self._recipe)

@@ -44,6 +44,9 @@ class Objective(Protocol):
         Raises JobFault for what does not suit it.
         """
 
+    def weights_of(self, targets: Tensor) -> Tensor:
+        """[rows]: how much each known row counts in the loss; one where nothing else was asked for."""
+
     def learnable(self, targets: Tensor) -> Tensor:
         """[rows]: what a learner that knows no objective fits, in the unit of the outputs."""
 

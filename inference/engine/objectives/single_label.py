@@ -66,6 +66,10 @@ class SingleLabel:
         weights = () if balance is None else balanced(balance, self.width)
         return replace(self, loss_name=suited(loss or Loss.CROSS_ENTROPY, LABEL), weights=weights)
 
+    def weights_of(self, targets: Tensor) -> Tensor:
+        """By label."""
+        return torch.tensor(self.weights)[targets] if self.weights else torch.ones(len(targets))
+
     def learnable(self, targets: Tensor) -> Tensor:
         """Class numbers."""
         return targets
@@ -73,7 +77,7 @@ class SingleLabel:
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """By name, each row with its label's weight."""
         found = LABEL[self.loss_name](outputs, targets, smoothing)
-        return found * torch.tensor(self.weights, dtype=found.dtype)[targets] if self.weights else found
+        return found * self.weights_of(targets).to(found.dtype)
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """The metric that chooses."""

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from django.conf import settings
 from tilth.contract.digest import MANIFEST
+from tilth.contract.learning import Loss, Method, Optimiser, Targets
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.core import storage
 from tilth.core.errors import Invalid, NotFound
@@ -22,6 +23,7 @@ from tilth.registry.selectors import model_get
 from tilth.serving.selectors import served_model
 from tilth.training import services
 from tilth.training.models import Event
+from tilth.training.orders import JobIn, order_of
 from tilth.training.selectors import job_get
 from tilth.training.shapes import job_shape
 from tilth.training.states import MAX_LOSSES, State
@@ -343,3 +345,34 @@ def test_a_job_that_no_trainers_memory_can_take_is_refused_with_the_number_and_h
     assert "takes at least 600 MB of memory; a trainer has 500 MB" in found.error["message"]
     monkeypatch.setattr(settings, "ENV", replace(settings.ENV, trainer_memory_mb=700))
     assert rig.job(tenant, rig.queued(tenant)).state == State.QUEUED
+
+
+def ordered(**options: Any) -> TrainingOptions:
+    body = JobIn(data={"model": "minilm-l6", "training_file": "file-" + "0" * 32, "options": options})
+    assert body.is_valid(), body.errors
+    return order_of(dict(body.validated_data)).options
+
+
+def test_what_is_chosen_of_learning_reaches_the_trainer() -> None:
+    found = ordered(
+        method="dora", optimiser="adafactor", loss="focal", class_weights=True, label_smoothing=0.2, trials=8,
+        targets="query_value", layers=3,
+    )  # fmt: skip
+    assert (found.method, found.optimiser, found.loss) == (Method.DORA, Optimiser.ADAFACTOR, Loss.FOCAL)
+    assert (found.class_weights, found.label_smoothing, found.trials, found.layers) == (True, 0.2, 8, 3)
+    assert found.targets is Targets.QUERY_VALUE
+    assert ordered() == TrainingOptions()
+
+
+def test_a_loss_that_does_not_suit_the_target_is_refused_before_anything_is_paid() -> None:
+    with pytest.raises(Invalid, match="'label' of support_chat is a label; it is learned by cross_entropy or focal"):
+        ordered(loss="huber")
+
+
+@pytest.mark.parametrize(
+    "options", [{"method": "qlora"}, {"optimiser": "lion"}, {"trials": 1}, {"trials": 65}, {"label_smoothing": 0.9}]
+)
+def test_a_name_or_number_that_is_not_on_offer_is_refused(options: dict[str, Any]) -> None:
+    body = JobIn(data={"model": "minilm-l6", "training_file": "file-" + "0" * 32, "options": options})
+    assert not body.is_valid()
+    assert set(body.errors["options"]) == set(options)
