@@ -43,11 +43,11 @@ class Written:
 def batch_finish(*, tenant: UUID, batch: UUID, ending: State) -> None:
     """Ends a batch; killed anywhere, it is done again and ends once. Raises StaleTurn if another does it."""
     found = _begin(tenant=tenant, batch=batch, ending=ending)
-    crash_point("finish.begun")
+    crash_point("finishing.begun")
     good, bad = _written(found, _answered(tenant=tenant, batch=batch))
-    crash_point("finish.stored")
+    crash_point("finishing.stored")
     _end(tenant=tenant, batch=batch, turn=found.turn, good=good, bad=bad)
-    crash_point("finish.committed")
+    crash_point("finishing.committed")
 
 
 @in_tenant
@@ -85,7 +85,7 @@ def _end(*, tenant: UUID, batch: UUID, turn: int, good: Written | None, bad: Wri
         found.errors = [out_of_budget()]
     found.save()
     remove_later(found)
-    crash_point("finish.ended")
+    crash_point("finishing.ended")
 
 
 def _file(batch: Batch, written: Written | None, what: str) -> UUID | None:

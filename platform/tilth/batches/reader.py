@@ -18,6 +18,7 @@ from tilth.batches.targets import Target, target_find
 from tilth.contract.errors import SealBroken
 from tilth.contract.registry import vertical
 from tilth.core import storage
+from tilth.core.clock import now
 from tilth.core.crash import crash_point
 from tilth.core.errors import Invalid, NotFound, TilthError
 from tilth.core.loops import Crew
@@ -54,6 +55,7 @@ class Reader:
         if asked.state != State.VALIDATING:
             return
         try:
+            _refuse_late(asked)
             self._read(asked)
         except Faulty as faulty:
             batch_refused(tenant=tenant, batch=batch, errors=faulty.errors)
@@ -89,6 +91,11 @@ class Reader:
         if report["faults"]:
             raise Faulty(report["faults"])
         return report
+
+
+def _refuse_late(asked: Batch) -> None:
+    if asked.expires_at <= now():
+        raise Invalid("The completion window ended before the file could be read.", code="batch_expired")
 
 
 def _file(asked: Batch) -> File:

@@ -114,7 +114,7 @@ def batch_validated(*, tenant: UUID, batch: UUID, model: str, target: Target, ex
     found.state, found.in_progress_at = State.IN_PROGRESS, now()
     found.save()
     wake_worker()
-    crash_point("batch.validated")
+    crash_point("read.validated")
     return True
 
 

@@ -30,6 +30,7 @@ def chunk_begin(*, tenant: UUID, batch: UUID, number: int, units: int) -> int:
     The former turn's hold is given back in a transaction of its own: a refusal must not take that back.
     """
     _take(tenant=tenant, batch=batch, number=number)
+    crash_point("chunk.taken")
     return _begin(tenant=tenant, batch=batch, number=number, units=units)
 
 
@@ -71,8 +72,10 @@ def out_of_room(*, tenant: UUID, batch: UUID, units: int) -> bool:
 
 def capped(batch: Batch) -> usage.Capped | None:
     """The key that asked, if it has a cap."""
+    if batch.key is None:
+        return None
     cap = ApiKey.objects.filter(id=batch.key).values_list("monthly_cap_micro_usd", flat=True).first()
-    return usage.Capped(batch.key, cap) if batch.key and cap is not None else None
+    return None if cap is None else usage.Capped(batch.key, cap)
 
 
 def release(batch: Batch) -> None:

@@ -23,7 +23,8 @@ def model_list(*, tenant: UUID) -> list[Model]:
 @in_tenant
 def learned_from(*, tenant: UUID, model: UUID) -> DatasetVersion:
     """The frozen rows behind a model."""
-    return Model.objects.select_related("version").get(id=model).version
+    version: DatasetVersion = Model.objects.select_related("version").get(id=model).version
+    return version
 
 
 @in_tenant

@@ -32,6 +32,14 @@ def rig(clean_database: None, sums_db: psycopg.Connection, artifacts: Path, plan
 
 
 @pytest.fixture
+def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read in this process: what the child does is tested where files are wrong."""
+    from tilth.batches import child, reader
+
+    monkeypatch.setattr(reader, "run_child", lambda order, at, module: child.work(order, at))
+
+
+@pytest.fixture
 def served(rig: Any, tenant: Any) -> Any:
     """An organisation with a deployed model of texts, ``ft:test``."""
     from tests.controlplane.gateway_rig import deploy

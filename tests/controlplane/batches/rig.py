@@ -127,6 +127,14 @@ class Rig:
 
 
 def deploy_table(db: psycopg.Connection, tenant: Any) -> None:
+    """``ft:credit``."""
+    kinds = {"amount": "number", "branch": "category"}
+    deploy_learned(db, tenant, "ft:credit", "credit_risk", {"default": "defaulted"}, kinds)
+
+
+def deploy_learned(
+    db: psycopg.Connection, tenant: Any, name: str, vertical: str, columns: dict[str, str], kinds: dict[str, str]
+) -> None:
     """Without a job behind it, but with the version that says how its columns are read."""
     model, version = uuid4(), uuid4()
     own: dict[str, Any] = {"tenant_id": tenant.id, "created_at": now()}
@@ -134,13 +142,12 @@ def deploy_table(db: psycopg.Connection, tenant: Any) -> None:
         db.execute("SET LOCAL session_replication_role = replica")
         insert(
             db, "datasets_datasetversion", id=version, **own, recipe=uuid4().hex * 2, training_file_id=uuid4(),
-            vertical="credit_risk", columns='{"default": "defaulted"}', options="{}", path="", sha256="", bytes=1,
-            kinds='{"amount": "number", "branch": "category"}', rows=1, splits="{}", report="{}",
+            vertical=vertical, columns=json.dumps(columns), kinds=json.dumps(kinds), options="{}", path="", sha256="",
+            bytes=1, rows=1, splits="{}", report="{}",
         )  # fmt: skip
         insert(
-            db, "registry_model", id=model, **own, name="ft:credit", job_id=uuid4(), version_id=version,
-            version_sha256="", vertical="credit_risk", base_model="table-minilm-l6", base_revision="",
-            path=f"tenants/{tenant.id.hex}/jobs/m/", digest=DIGEST, rung="linear", metrics="{}", report="{}", card="",
-            served_by="whole",
+            db, "registry_model", id=model, **own, name=name, job_id=uuid4(), version_id=version, version_sha256="",
+            vertical=vertical, base_model="minilm-l6", base_revision="", digest=DIGEST, rung="linear", metrics="{}",
+            path=f"tenants/{tenant.id.hex}/jobs/m/", report="{}", card="", served_by="whole",
         )  # fmt: skip
-        insert(db, "serving_deployment", id=uuid4(), **own, name="ft:credit", model_id=model)
+        insert(db, "serving_deployment", id=uuid4(), **own, name=name, model_id=model)
