@@ -34,7 +34,7 @@ THIN = {
     ("GET", "/healthz"): "whether the service is there",
 }
 """Routes of the thin app, which has no resolver to walk, each with its test or its reason."""
-PAGES = {"keys", "files", "jobs", "models", "usage"}
+PAGES = {"keys", "files", "jobs", "models", "batches", "usage"}
 """Lists of the session's own organisation."""
 
 LISTS = {
@@ -280,7 +280,7 @@ def test_no_list_shows_another_organisations_objects(tenant: Any, other_tenant: 
 
 
 @pytest.mark.parametrize(
-    "path", ["", "keys", "files", "jobs", "models", "usage", "files/{file}", "jobs/{job}", "models/{model}"]
+    "path", ["", "keys", "files", "jobs", "models", "batches", "usage", "files/{file}", "jobs/{job}", "models/{model}"]
 )
 def test_pages_show_ones_own_and_hide_anothers(tenant: Any, other_tenant: Any, path: str) -> None:
     kind = path.partition("{")[2].rstrip("}")
