@@ -99,10 +99,10 @@ def test_the_price_is_that_of_when_the_batch_was_made(rig: Rig, lender: Any) -> 
 def test_a_chunk_that_was_answered_and_not_recorded_is_done_again_and_billed_once(
     rig: Rig, served: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tilth.batches import runner
+    from tilth.batches import runner, turns
 
     batch = rig.begun(served, lines_of(300))
-    recorded = runner.chunk_record
+    recorded = turns.chunk_record
 
     def broken(**_: Any) -> None:
         raise OSError("the database went away")
@@ -216,13 +216,14 @@ def test_a_file_that_could_not_be_read_within_the_window_fails(rig: Rig, served:
 def test_a_worker_that_dies_while_files_are_put_together_leaves_one_of_each(rig: Rig, served: Any) -> None:
     from tilth.batches import finishing
     from tilth.batches.states import State
+    from tilth.batches.turns import StaleTurn
 
     batch = rig.begun(served, lines_of(3))
     rig.chunk(served, batch)
     first = finishing._begin(tenant=served.id, batch=batch, ending=State.COMPLETED)
     good, _ = finishing._written(first, finishing._answered(tenant=served.id, batch=batch))
     rig.finish(served, batch)
-    with pytest.raises(finishing.StaleTurn):
+    with pytest.raises(StaleTurn):
         finishing._end(tenant=served.id, batch=batch, turn=first.turn, good=good, bad=None)
     count = "SELECT count(*) FROM datasets_file WHERE tenant_id = %s AND purpose = 'batch_output'"
     assert rig.db.execute(count, [served.id]).fetchone() == (1,)
