@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-ROWS = "amount,branch,defaulted\n" + "".join(f"{n * 37 % 101},{'abc'[n % 3]},{('yes', 'no')[n % 2]}\n" for n in range(60))
+ROWS = "amount,branch,defaulted\n" + "".join(
+    f"{n * 37 % 101},{'abc'[n % 3]},{('yes', 'no')[n % 2]}\n" for n in range(60)
+)
 
 
 @pytest.fixture

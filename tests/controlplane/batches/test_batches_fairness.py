@@ -92,7 +92,7 @@ def test_a_batch_that_rests_holds_up_no_other(rig: Rig, served: Any) -> None:
 
 
 def counts(rig: Rig, tenants: list[Any]) -> list[int]:
-    found = dict(rig.db.execute("SELECT tenant_id, completed FROM batches_batch").fetchall())
+    found: dict[UUID, int] = dict(rig.db.execute("SELECT tenant_id, completed FROM batches_batch").fetchall())
     return [found[tenant.id] for tenant in tenants]
 
 
