@@ -54,8 +54,7 @@ class BaseService:
         task, features = self._task(ref.vertical), self._features[ref.digest]
         ids = await asyncio.to_thread(self._encode, task, features, request)
         answers = await self._batcher.rows(request.flow, ref.digest, fetch, ids, request.deadline_ms / 1000)
-        tokens = sum(map(len, ids))
-        return _reply(task, features, answers, PredictionUsage(rows=len(ids), tokens=tokens))
+        return _reply(task, features, answers, tuple(map(len, ids)))
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Unit vectors of texts, by a fine-tuned model's encoder or by the base alone; raises TooLong."""
@@ -66,12 +65,11 @@ class BaseService:
             digest, fetch = request.model.digest, partial(self._fetch, request.model)
         ids = await asyncio.to_thread(self._whole, request.texts)
         answers = await self._batcher.rows(request.flow, digest, fetch, ids, request.deadline_ms / 1000)
-        first = _same_model(answers)
+        first, tokens = _same_model(answers), tuple(map(len, ids))
         vectors = torch.stack([each.vector for each in answers]).float().numpy().astype("<f4")
         return EmbedReply(
             vectors=tuple(base64.b64encode(vector.tobytes()).decode() for vector in vectors), width=vectors.shape[1],
-            digest=first.digest, generation=first.generation,
-            usage=PredictionUsage(rows=len(ids), tokens=sum(map(len, ids))),
+            digest=first.digest, generation=first.generation, usage=_usage(tokens), tokens=tokens,
         )  # fmt: skip
 
     async def load(self, request: LoadRequest) -> LoadReply:
@@ -104,12 +102,20 @@ class BaseService:
         return folder
 
 
-def _reply(task: Task, features: Features, answers: list[Answered], usage: PredictionUsage) -> PredictReply:
+def _reply(task: Task, features: Features, answers: list[Answered], tokens: tuple[int, ...]) -> PredictReply:
+    """``tokens`` are those of each row."""
     first = _same_model(answers)
     if (width := first.logits.shape[0]) != (wanted := task.objective(features).width):
         raise MixedAnswer(f"the adapter that answered has {width} outputs, the model has {wanted}")
     predictions = task.answer(torch.stack([each.logits for each in answers]), features)
-    return PredictReply(predictions=tuple(predictions), digest=first.digest, generation=first.generation, usage=usage)
+    return PredictReply(
+        predictions=tuple(predictions), digest=first.digest, generation=first.generation, usage=_usage(tokens),
+        tokens=tokens,
+    )  # fmt: skip
+
+
+def _usage(tokens: tuple[int, ...]) -> PredictionUsage:
+    return PredictionUsage(rows=len(tokens), tokens=sum(tokens))
 
 
 def _same_model(answers: list[Answered]) -> Answered:

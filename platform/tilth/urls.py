@@ -16,6 +16,7 @@ urlpatterns = [
     path("", include("tilth.training.urls")),
     path("", include("tilth.registry.urls")),
     path("", include("tilth.serving.urls")),
+    path("", include("tilth.batches.urls")),
     path("", include("tilth.dashboard.urls")),
 ]
 

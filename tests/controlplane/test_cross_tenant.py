@@ -34,13 +34,13 @@ THIN = {
     ("GET", "/healthz"): "whether the service is there",
 }
 """Routes of the thin app, which has no resolver to walk, each with its test or its reason."""
-PAGES = {"keys", "files", "jobs", "models", "usage"}
+PAGES = {"keys", "files", "jobs", "models", "batches", "usage"}
 """Lists of the session's own organisation."""
 
 LISTS = {
     "api/organisation", "api/organisations", "api/members", "api/keys", "api/audit", "api/verticals", "api/datasets",
     "api/deployments", "api/usage", "api/usage/events", "api/budget", "api/ledger", "api/invoice",
-    "v1/files", "v1/fine_tuning/jobs", "v1/models",
+    "v1/files", "v1/fine_tuning/jobs", "v1/models", "v1/batches",
 }  # fmt: skip
 """Routes without an id in the path: they answer for the caller's own organisation."""
 
@@ -48,11 +48,18 @@ BODIES: list[tuple[str, str, str, str]] = [
     # method, route, field that names an object, kind of the object
     ("POST", "/v1/fine_tuning/jobs", "training_file", "file"),
     ("POST", "/v1/fine_tuning/jobs", "validation_file", "file"),
+    ("POST", "/v1/batches", "input_file_id", "file"),
+    ("POST", "/v1/batches", "model", "model"),
     ("POST", "/api/datasets", "training_file", "file"),
     ("POST", "/api/datasets", "test_file", "file"),
     ("POST", "/api/deployments", "model", "model"),
 ]
-CURSORS = [("/v1/files", "file"), ("/v1/fine_tuning/jobs", "job"), ("/api/datasets", "dataset")]
+CURSORS = [
+    ("/v1/files", "file"),
+    ("/v1/fine_tuning/jobs", "job"),
+    ("/api/datasets", "dataset"),
+    ("/v1/batches", "batch"),
+]
 
 
 def routes() -> Iterator[tuple[str, Any]]:
@@ -70,7 +77,7 @@ def routes() -> Iterator[tuple[str, Any]]:
     yield from walk(get_resolver().url_patterns)
 
 
-def _file(tenant: Any) -> str:
+def _file(tenant: Any, purpose: str = "fine-tune") -> str:
     from tilth.core.storage import put_stream
     from tilth.datasets.services import file_create, file_path
 
@@ -78,9 +85,17 @@ def _file(tenant: Any) -> str:
     file = uuid7()
     stored = put_stream(file_path(tenant.id, file), [rows.encode()])
     made = file_create(
-        tenant=tenant.id, by=tenant.principal, file=file, filename="rows.csv", purpose="fine-tune", stored=stored
+        tenant=tenant.id, by=tenant.principal, file=file, filename="rows.csv", purpose=purpose, stored=stored
     )
     return f"file-{made.id.hex}"
+
+
+def _batch(tenant: Any) -> str:
+    from tilth.batches.services import Order, batch_create
+    from tilth.batches.states import Endpoint
+
+    order = Order(input_file=UUID(_file(tenant, "batch")[5:]), endpoint=Endpoint.PREDICTIONS)
+    return f"batch-{batch_create(tenant=tenant.id, by=tenant.principal, order=order).hex}"
 
 
 def _job(tenant: Any) -> str:
@@ -153,7 +168,8 @@ def _member(tenant: Any) -> str:
 
 MAKERS: dict[str, Make] = {
     "file": _file, "job": _job, "dataset": _dataset, "model": _model, "deployment": _deployment, "check": _check,
-    "upload": _upload, "key": _key, "member": _member, "organisation": lambda tenant: f"org-{tenant.id.hex}",
+    "batch": _batch, "upload": _upload, "key": _key, "member": _member,
+    "organisation": lambda tenant: f"org-{tenant.id.hex}",
 }  # fmt: skip
 ACTION = {"<str:action>": "cancel"}
 
@@ -233,6 +249,9 @@ def test_another_organisations_object_cannot_be_named_in_a_body(
     seen = []
     for value in (theirs, nobodys):
         body = {"model": "minilm-l6", "vertical": "support_chat", "training_file": _file(tenant), field: value}
+        if "batches" in url:
+            asked = {"endpoint": "/v1/predictions", "completion_window": "24h"}
+            body = {"input_file_id": _file(tenant, "batch"), **asked, field: value}
         if "datasets" in url:
             del body["model"]
         if "deployments" in url:
@@ -254,14 +273,14 @@ def test_another_organisations_object_is_no_cursor(tenant: Any, other_tenant: An
 
 @pytest.mark.parametrize("path", sorted(LISTS))
 def test_no_list_shows_another_organisations_objects(tenant: Any, other_tenant: Any, path: str) -> None:
-    marks = [MAKERS[kind](other_tenant) for kind in ("file", "job", "key", "deployment")]
+    marks = [MAKERS[kind](other_tenant) for kind in ("file", "job", "batch", "key", "deployment")]
     status, body = answer(tenant, "GET", f"/{path}")
     assert status == 200
     assert [mark for mark in [*marks, other_tenant.name, other_tenant.id.hex] if mark in body] == []
 
 
 @pytest.mark.parametrize(
-    "path", ["", "keys", "files", "jobs", "models", "usage", "files/{file}", "jobs/{job}", "models/{model}"]
+    "path", ["", "keys", "files", "jobs", "models", "batches", "usage", "files/{file}", "jobs/{job}", "models/{model}"]
 )
 def test_pages_show_ones_own_and_hide_anothers(tenant: Any, other_tenant: Any, path: str) -> None:
     kind = path.partition("{")[2].rstrip("}")

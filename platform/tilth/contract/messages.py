@@ -222,6 +222,8 @@ class PredictReply(Message):
     digest: str
     generation: int
     usage: PredictionUsage
+    tokens: tuple[int, ...] = ()
+    """Of each row, for who asks for many customers' rows at once; empty where none are read."""
 
 
 class EmbedRequest(Message):
@@ -244,6 +246,8 @@ class EmbedReply(Message):
     digest: str
     generation: int
     usage: PredictionUsage
+    tokens: tuple[int, ...] = ()
+    """Of each text."""
 
 
 class LoadRequest(Message):

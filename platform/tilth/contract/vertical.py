@@ -95,6 +95,11 @@ class BillableUnit(Face):
     per_quantity: int = Field(gt=0)
 
 
+def counts_rows(unit: str) -> bool:
+    """Whether of a unit of that name rows are counted, not tokens."""
+    return unit.endswith(".rows")
+
+
 class Vertical(Face):
     """One industry's plugin, as the control plane and the pages see it."""
 

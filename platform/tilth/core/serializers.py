@@ -62,6 +62,24 @@ def valid_query(shape: type[serializers.Serializer[Any]], request: Request) -> d
     return dict(query.validated_data)
 
 
+class MetadataField(serializers.DictField):
+    """OpenAI's ``metadata``: at most 16 pairs, keys of at most 64 characters; none at all is an empty one."""
+
+    child = serializers.CharField(max_length=512, allow_blank=True)
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"required": False, "allow_null": True, **kwargs})
+
+    def to_internal_value(self, data: Any) -> Any:
+        """The pairs."""
+        pairs = super().to_internal_value(data)
+        if len(pairs) > 16:
+            raise serializers.ValidationError(f"At most 16 pairs; found {len(pairs)}.")
+        if long := next((key for key in pairs if len(key) > 64), None):
+            raise serializers.ValidationError(f"A key has at most 64 characters; {long[:20]!r}… has {len(long)}.")
+        return pairs
+
+
 class Deleted(serializers.Serializer[Any]):
     """OpenAI's answer to a DELETE."""
 

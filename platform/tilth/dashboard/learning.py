@@ -1,18 +1,21 @@
 """Pages of jobs and models: start, watch, try."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
-from tilth.catalog.selectors import base_model_list
+from tilth.catalog.selectors import base_model_list, vertical_list
 from tilth.contract.learning import Method
+from tilth.contract.vertical import BaseModelOffer
 from tilth.core import ids
 from tilth.core.errors import Invalid, NotFound
 from tilth.dashboard.pages import page, show
-from tilth.datasets.models import DatasetVersion
+from tilth.datasets.features import KINDS
+from tilth.datasets.models import DatasetVersion, File
 from tilth.datasets.selectors import dataset_get, file_list
 from tilth.registry import selectors as registry
 from tilth.registry.models import Model
@@ -24,6 +27,8 @@ from tilth.training.shapes import job_shape
 
 TRIALS = (8, 16, 32)
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
+KIND = "kind-"
+"""Begins the name of a field that says how a column is read."""
 ACTIONS = {"cancel": services.job_cancel, "pause": services.job_pause, "resume": services.job_resume}
 
 
@@ -36,9 +41,9 @@ def jobs(request: HttpRequest, principal: Principal) -> HttpResponse:
         return redirect("job", job=ids.public("ftjob", made))
     found, _ = selectors.job_list(tenant=principal.tenant, limit=50)
     usable, _ = file_list(tenant=principal.tenant, limit=100, purpose="fine-tune")
-    choices = [(ids.public("file", file.id), file.filename) for file in usable if file.status == "processed"]
-    shown = [job_shape(view) for view in found]
-    form = {"files": choices, "bases": base_model_list(), "methods": [each.value for each in Method], "trials": TRIALS}
+    choices = [(ids.public("file", file.id), file) for file in usable if file.status == "processed"]
+    shown, chosen = [job_shape(view) for view in found], _chosen(request, choices)
+    form = {"files": choices, "kinds": KINDS, "methods": [each.value for each in Method], "trials": TRIALS, **chosen}
     return show(request, principal, "jobs.html", page="jobs", jobs=shown, **form)
 
 
@@ -101,6 +106,22 @@ def _empty_row(version: DatasetVersion) -> str:
     return json.dumps(dict.fromkeys(version.kinds), indent=1) if version.kinds else ""
 
 
+def _chosen(request: HttpRequest, files: Sequence[tuple[str, File]]) -> dict[str, Any]:
+    """File and base model of the form, and how the file's free columns would be read for it; the form asks again."""
+    asked, bases = request.GET, base_model_list()
+    file = next((each for each in files if each[0] in (asked.get("training_file"), asked.get("file"))), None)
+    id_, found = file or next(iter(files), ("", None))
+    base = next((base for base in bases if base.id == asked.get("model")), None) or next(iter(bases), None)
+    return {"file": id_, "base": base, "bases": bases, "features": _features(found, base) if found and base else []}
+
+
+def _features(file: File, base: BaseModelOffer) -> list[dict[str, Any]]:
+    """{column, kind, reason} of each free column, as the check of the file found it."""
+    offering = [face.name for face in vertical_list() if base in face.base_models]
+    roles = (file.report or {}).get("roles", {})
+    return [feature for name in offering[:1] for feature in roles.get(name, {}).get("features", [])]
+
+
 def _wish(request: HttpRequest) -> dict[str, Any]:
     """The form as the API would get it; empty fields are left out."""
     sent = request.POST
@@ -109,6 +130,8 @@ def _wish(request: HttpRequest) -> dict[str, Any]:
     wish["options"] |= {name: sent[name] for name in ("method", "trials") if sent.get(name)}
     if columns := {role: sent[f"column-{role}"] for role in ("text", "label") if sent.get(f"column-{role}")}:
         wish["columns"] = columns
+    if kinds := {name.removeprefix(KIND): str(kind) for name, kind in sent.items() if name.startswith(KIND) and kind}:
+        wish["kinds"] = kinds
     checked = JobIn(data=wish)
     if not checked.is_valid():
         raise Invalid(f"The form is not complete: {json.dumps(checked.errors)}")

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from tilth.dashboard import data, home, learning, money, organisations
+from tilth.dashboard import batching, data, home, learning, money, organisations
 
 urlpatterns = [
     path("", home.home, name="home"),
@@ -19,5 +19,7 @@ urlpatterns = [
     path("jobs/<str:job>/<str:action>", learning.job_act, name="job-act"),
     path("models", learning.models, name="models"),
     path("models/<str:model>", learning.model, name="model"),
+    path("batches", batching.batches, name="batches"),
+    path("batches/<str:batch>/cancel", batching.batch_cancel, name="batch-cancel"),
     path("usage", money.usage, name="usage"),
 ]

@@ -8,6 +8,8 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tilth.contract.messages import (
+    EmbedReply,
+    EmbedRequest,
     EventsPage,
     EventsQuery,
     Grant,
@@ -17,7 +19,10 @@ from tilth.contract.messages import (
     JobStatus,
     LoadReply,
     LoadRequest,
+    PredictReply,
+    PredictRequest,
 )
+from tilth.dataplane.fake_answers import FakeAnswers
 from tilth.dataplane.fake_trainer import FakeTrainer, Script
 from tilth.dataplane.port import DataPlaneDown, DataPlaneRefused, NoTrainerFree, StopMode
 
@@ -42,6 +47,8 @@ class FakeDataPlane:
         self.starts: list[tuple[str, int]] = []
         """Attempts in the order in which they were started."""
         self.loaded: list[str] = []
+        self.answers = FakeAnswers()
+        """Knobs of what is answered to batches."""
         self._verify_key = verify_key
         self._base_models = base_models
         self._attempts: dict[tuple[str, int], FakeTrainer] = {}
@@ -92,6 +99,18 @@ class FakeDataPlane:
             self._check(request.model.folder)
             self.loaded.append(request.model.digest)
             return LoadReply(digest=request.model.digest, generation=len(self.loaded))
+
+    def predict(self, request: PredictRequest) -> PredictReply:
+        """By ``answers``, several at a time."""
+        with self._up():
+            self._check(request.model.folder)
+        return self.answers.predict(request)
+
+    def embed(self, request: EmbedRequest) -> EmbedReply:
+        """By ``answers``, several at a time."""
+        with self._up():
+            self._check(*([request.model.folder] if request.model else []))
+        return self.answers.embed(request)
 
     def health(self) -> Health:
         """Free trainers now."""

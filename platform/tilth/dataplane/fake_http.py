@@ -11,7 +11,15 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from tilth.contract.messages import EventsQuery, JobSpec, LoadRequest, Message, StopRequest
+from tilth.contract.messages import (
+    EmbedRequest,
+    EventsQuery,
+    JobSpec,
+    LoadRequest,
+    Message,
+    PredictRequest,
+    StopRequest,
+)
 from tilth.dataplane.port import DataPlane, DataPlaneDown, DataPlaneRefused, NoTrainerFree
 from tilth.dataplane.tokens import AUDIENCE
 
@@ -81,6 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self.plane.status(job, int(attempt))
             case "POST", ["deployments", "load"]:
                 return self.plane.load(LoadRequest.model_validate_json(body))
+            case "POST", ["predictions"]:
+                return self.plane.predict(PredictRequest.model_validate_json(body))
+            case "POST", ["embeddings"]:
+                return self.plane.embed(EmbedRequest.model_validate_json(body))
             case "GET", ["health"]:
                 return self.plane.health()
         raise DataPlaneRefused(f"no route {method} /{'/'.join(path)}", code="not_found")

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from tilth.contract.messages import (
+    EmbedReply,
+    EmbedRequest,
     EventsPage,
     EventsQuery,
     Health,
@@ -19,6 +21,8 @@ from tilth.contract.messages import (
     LoadReply,
     LoadRequest,
     Message,
+    PredictReply,
+    PredictRequest,
     StopRequest,
 )
 from tilth.dataplane.faults import read_fault
@@ -28,6 +32,8 @@ M = TypeVar("M", bound=Message)
 
 BUSY_CODES = frozenset({"no_trainer_free", "busy"})
 LOAD_TIMEOUT_S = 60
+GRACE_S = 5
+"""Beyond a prediction's own deadline, which the data plane keeps: this is for one that hangs."""
 
 
 class HttpDataPlane:
@@ -63,6 +69,16 @@ class HttpDataPlane:
     def load(self, request: LoadRequest) -> LoadReply:
         """May take as long as reading an adapter from storage."""
         return self._call("POST", "/deployments/load", LoadReply, request, timeout_s=LOAD_TIMEOUT_S)
+
+    def predict(self, request: PredictRequest) -> PredictReply:
+        """Within the request's own deadline."""
+        timeout_s = request.deadline_ms / 1000 + GRACE_S
+        return self._call("POST", "/predictions", PredictReply, request, timeout_s=timeout_s)
+
+    def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Within the request's own deadline."""
+        timeout_s = request.deadline_ms / 1000 + GRACE_S
+        return self._call("POST", "/embeddings", EmbedReply, request, timeout_s=timeout_s)
 
     def health(self) -> Health:
         """Answers in milliseconds."""

@@ -3,6 +3,8 @@
 from typing import Literal, Protocol
 
 from tilth.contract.messages import (
+    EmbedReply,
+    EmbedRequest,
     EventsPage,
     EventsQuery,
     Health,
@@ -10,6 +12,8 @@ from tilth.contract.messages import (
     JobStatus,
     LoadReply,
     LoadRequest,
+    PredictReply,
+    PredictRequest,
 )
 from tilth.core.errors import Invalid, Unavailable
 
@@ -51,6 +55,12 @@ class DataPlane(Protocol):
 
     def load(self, request: LoadRequest) -> LoadReply:
         """Brings a model into a slot; raises NoTrainerFree never, DataPlaneRefused for a wrong digest."""
+
+    def predict(self, request: PredictRequest) -> PredictReply:
+        """Answers rows for a batch, whose flow waits its turn; raises DataPlaneRefused for rows it cannot read."""
+
+    def embed(self, request: EmbedRequest) -> EmbedReply:
+        """The same of texts."""
 
     def health(self) -> Health:
         """What can be done now."""

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,22 @@ from tilth.datasets.inspection import inspect
 from tilth.datasets.intake import Source
 from tilth.datasets.orders import ANSWER, ORDER
 
+Work = Callable[[dict[str, Any], Path], dict[str, Any]]
 
-def main() -> None:
-    """Works on the order in the folder named by the only argument, and writes the answer there."""
+
+def main(work: Work) -> None:
+    """Does ``work`` on the order in the folder named by the only argument, and writes its report there."""
     folder = Path(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     order = json.loads((folder / ORDER).read_bytes())
     for limit, value in order["limits"].items():
         resource.setrlimit(getattr(resource, limit), (value, value))
-    (folder / ANSWER).write_text(json.dumps(_answer(order, folder)))
+    (folder / ANSWER).write_text(json.dumps(_answer(work, order, folder)))
 
 
-def _answer(order: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _answer(work: Work, order: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
-        return {"report": _work(order, folder)}
+        return {"report": work(order, folder)}
     except Invalid as error:
         return {"invalid": {"message": error.message, "param": error.param, "code": error.reason, **error.extra}}
     except MemoryError:
@@ -54,4 +57,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(_work)

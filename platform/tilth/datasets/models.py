@@ -9,9 +9,9 @@ from tilth.core.models import TenantForeignKey, TenantModel
 from tilth.core.sealed import SealedJSON, SealedText
 
 PURPOSES = ("fine-tune", "assistants", "batch", "evals", "user_data", "vision")
-"""OpenAI's purposes of what customers upload; only ``fine-tune`` files are read by anybody."""
-RESULTS = "fine-tune-results"
-"""Of what a job leaves."""
+"""OpenAI's purposes of what customers upload; only files for jobs and batches are read by anybody."""
+RESULTS, ANSWERS = "fine-tune-results", "batch_output"
+"""Of what a job and a batch leave."""
 
 
 class File(TenantModel):
@@ -22,7 +22,7 @@ class File(TenantModel):
         PROCESSED = "processed"
         ERROR = "error"
 
-    purpose = models.CharField(max_length=20, choices=[(p, p) for p in (*PURPOSES, RESULTS)])
+    purpose = models.CharField(max_length=20, choices=[(p, p) for p in (*PURPOSES, RESULTS, ANSWERS)])
     filename = models.CharField(max_length=255)
     bytes = models.BigIntegerField(default=0)
     sha256 = models.CharField(max_length=64, default="")

@@ -33,11 +33,13 @@ class Limits:
         return {"RLIMIT_AS": self.memory_bytes, "RLIMIT_CPU": self.cpu_s, "RLIMIT_FSIZE": self.file_bytes}
 
 
-def run_child(order: dict[str, Any], at: Path, limits: Limits | None = None) -> dict[str, Any]:
-    """The report that the child makes; raises Invalid with what it found wrong, or with the limit it died of."""
+def run_child(
+    order: dict[str, Any], at: Path, limits: Limits | None = None, *, module: str = "tilth.datasets.child"
+) -> dict[str, Any]:
+    """The report that the child ``module`` makes; raises Invalid with what it found wrong, or the limit it died of."""
     limits = limits or Limits()
     (at / ORDER).write_text(json.dumps({**order, "limits": limits.as_json()}))
-    ended = _run(at, limits)
+    ended = _run(at, limits, module)
     answer = _answer(at)
     if "report" in answer:
         return dict(answer["report"])
@@ -46,9 +48,9 @@ def run_child(order: dict[str, Any], at: Path, limits: Limits | None = None) -> 
     raise _death(ended, answer, limits)
 
 
-def _run(at: Path, limits: Limits) -> subprocess.CompletedProcess[bytes] | None:
+def _run(at: Path, limits: Limits, module: str) -> subprocess.CompletedProcess[bytes] | None:
     """None if it took too long."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "tilth.datasets.child", str(at)]
+    command = [sys.executable, "-X", "faulthandler", "-m", module, str(at)]
     # Nothing of our environment goes along: no address of a database, no secret.
     clean = {"PYTHONPATH": str(Path(tilth.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
     with subprocess.Popen(command, env=clean, cwd=at, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -1,6 +1,6 @@
 """Writes of files: created when their bytes are stored, checked by the worker, deleted; swept when they expire."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -55,7 +55,7 @@ def file_create(
     made = File.objects.create(
         id=file, filename=filename, purpose=purpose, bytes=stored.size, sha256=stored.sha256, path=stored.path,
         status=File.Status.UPLOADED if purpose == "fine-tune" else File.Status.PROCESSED,
-        expires_at=now() + timedelta(seconds=expires_after_s) if expires_after_s else None,
+        expires_at=_end(expires_after_s),
     )  # fmt: skip
     audit(by.actor, "file.create", file.hex, filename=filename, bytes=stored.size, sha256=stored.sha256)
     if purpose == "fine-tune":
@@ -64,11 +64,19 @@ def file_create(
 
 
 @in_tenant
-def result_create(*, tenant: UUID, file: UUID, filename: str, stored: StoredObject) -> File:
-    """The row of a file that a job has made; it is the customer's as if it were uploaded."""
+def result_create(
+    *,
+    tenant: UUID,
+    file: UUID,
+    filename: str,
+    stored: StoredObject,
+    purpose: str = RESULTS,
+    expires_after_s: int | None = None,
+) -> File:
+    """The row of a file that a job or a batch has made; it is the customer's as if it were uploaded."""
     made = File.objects.create(
-        id=file, filename=filename, purpose=RESULTS, bytes=stored.size, sha256=stored.sha256, path=stored.path,
-        status=File.Status.PROCESSED,
+        id=file, filename=filename, purpose=purpose, bytes=stored.size, sha256=stored.sha256, path=stored.path,
+        status=File.Status.PROCESSED, expires_at=_end(expires_after_s),
     )  # fmt: skip
     audit("system", "file.create", file.hex, filename=filename, bytes=stored.size, sha256=stored.sha256)
     return made
@@ -79,11 +87,14 @@ def refuse_wish(purpose: str, expires_after_s: int | None) -> None:
     if purpose not in PURPOSES:
         known = ", ".join(PURPOSES)
         raise Invalid(f"There is no purpose {purpose!r}; the purposes are {known}.", param="purpose")
+    refuse_life(expires_after_s, "expires_after[seconds]")
+
+
+def refuse_life(expires_after_s: int | None, param: str) -> None:
+    """Raises Invalid for a wrong life of a file."""
     least, most = EXPIRY_S
     if expires_after_s is not None and not least <= expires_after_s <= most:
-        raise Invalid(
-            f"A file expires after {least} to {most} seconds, found {expires_after_s}.", param="expires_after[seconds]"
-        )
+        raise Invalid(f"A file expires after {least} to {most} seconds, found {expires_after_s}.", param=param)
 
 
 def clean(filename: str) -> str:
@@ -129,6 +140,10 @@ def file_expire(*, tenant: UUID, file: UUID) -> None:
     if found is not None:
         _delete(found)
         audit("system", "file.expire", file.hex, filename=found.filename)
+
+
+def _end(life_s: int | None) -> datetime | None:
+    return now() + timedelta(seconds=life_s) if life_s else None
 
 
 def _delete(file: File) -> None:

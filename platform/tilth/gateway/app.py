@@ -17,8 +17,9 @@ from tilth.dataplane.access import grants
 from tilth.dataplane.keys import signing_key
 from tilth.dataplane.tokens import Tokens
 from tilth.gateway import database
+from tilth.gateway.asks import Ask, Embed, parse
 from tilth.gateway.auth import Caller, Keys
-from tilth.gateway.bodies import Ask, ClientLeft, Completion, Embed, parse, read_body
+from tilth.gateway.bodies import ClientLeft, Completion, read_body
 from tilth.gateway.holds import Ensure, Holds
 from tilth.gateway.lookups import Lookups
 from tilth.gateway.parts import Completions, upload_part

@@ -8,7 +8,8 @@ from tilth.contract.messages import Prediction, PredictionUsage
 from tilth.core.openapi import REF, answer
 from tilth.datasets.models import PURPOSES
 from tilth.datasets.services import EXPIRY_S
-from tilth.gateway.bodies import Ask, Completion, Embed
+from tilth.gateway.asks import Ask, Embed
+from tilth.gateway.bodies import Completion
 
 
 class Predictions(BaseModel):

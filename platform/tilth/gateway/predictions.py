@@ -6,6 +6,7 @@ import logging
 from functools import lru_cache
 from uuid import UUID
 
+from tilth.contract.vertical import counts_rows
 from tilth.core.errors import Unavailable
 from tilth.dataplane.flow import flow_of
 from tilth.gateway.auth import Caller
@@ -66,7 +67,7 @@ class Predictions:
         unit = question.unit(target)
         price = await self._lookups.price(unit)
         most = most_tokens(size, question.rows)
-        place = _hold(caller, price, question.rows if by_rows(unit) else most, request)
+        place = _hold(caller, price, question.rows if counts_rows(unit) else most, request)
         await self._holds.place(place)
         try:
             reply = await question.ask(self._upstream, self._flow(caller.principal.tenant), target)
@@ -76,7 +77,7 @@ class Predictions:
             await self._holds.give_back(place)
             raise
         try:
-            used = reply.usage.rows if by_rows(unit) else reply.usage.tokens
+            used = reply.usage.rows if counts_rows(unit) else reply.usage.tokens
             await self._settlements.record(_settlement(caller, question, price, place, reply, used, request))
         finally:
             self._holds.settled(place)
@@ -86,11 +87,6 @@ class Predictions:
 def most_tokens(size: int, rows: int) -> int:
     """No tokenizer makes more tokens of a body than it has bytes, but for those that frame each row."""
     return size + SPECIALS * rows
-
-
-def by_rows(unit: str) -> bool:
-    """Whether rows are counted, not tokens."""
-    return unit.endswith(".rows")
 
 
 def _fingerprint(caller: Caller, *what: bytes) -> bytes:

@@ -1,16 +1,15 @@
 """What customers ask of models: rows to predict, texts to embed. Each knows its price's unit, its way, its answer."""
 
-import base64
-import struct
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import orjson
 
-from tilth.contract.messages import EmbedReply, PredictionUsage, PredictReply
+from tilth.contract.messages import PredictionUsage
 from tilth.contract.registry import vertical
-from tilth.gateway.bodies import Ask, Embed
+from tilth.gateway.answers import embedded, predicted
+from tilth.gateway.asks import Ask, Embed
 from tilth.gateway.lookups import Lookups, Target
 from tilth.gateway.upstream import Upstream
 
@@ -60,9 +59,8 @@ class Prediction:
     async def ask(self, upstream: Upstream, flow: str, target: Target) -> Answer:
         """All rows at once."""
         reply = await upstream.predict(flow, target, self._inputs)
-        data = [prediction.model_dump(exclude_none=True) for prediction in reply.predictions]
-        usage = {"rows": reply.usage.rows, "tokens": reply.usage.tokens}
-        return _answer(self.model, reply, data, usage)
+        shown = predicted(self.model, reply.digest, reply.predictions, reply.usage)
+        return Answer(orjson.dumps(shown), reply.digest, reply.usage)
 
 
 class Embedding:
@@ -87,17 +85,5 @@ class Embedding:
     async def ask(self, upstream: Upstream, flow: str, target: Target) -> Answer:
         """Vectors in the texts' order, as base64 (the SDK's own wish) or as numbers."""
         reply = await upstream.embed(flow, target, self._texts)
-        vectors = map(_numbers, reply.vectors) if self._plain else reply.vectors
-        data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors)]
-        usage = {"prompt_tokens": reply.usage.tokens, "total_tokens": reply.usage.tokens}
-        return _answer(self.model, reply, data, usage)
-
-
-def _answer(model: str, reply: PredictReply | EmbedReply, data: list[Any], usage: dict[str, int]) -> Answer:
-    shown = {"object": "list", "data": data, "model": model, "digest": reply.digest, "usage": usage}
-    return Answer(orjson.dumps(shown), reply.digest, reply.usage)
-
-
-def _numbers(packed: str) -> tuple[float, ...]:
-    raw = base64.b64decode(packed)
-    return struct.unpack(f"<{len(raw) // 4}f", raw)
+        shown = embedded(self.model, reply.digest, reply.vectors, reply.usage, plain=self._plain)
+        return Answer(orjson.dumps(shown), reply.digest, reply.usage)

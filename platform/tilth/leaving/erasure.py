@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from tilth.accounts.models import User
+from tilth.batches.services import batches_abandon
 from tilth.core import storage
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
@@ -64,6 +65,7 @@ def tenant_erase(*, tenant: UUID, name: str, plane: DataPlane | None) -> Certifi
         _close(tenant=tenant)
         crash_point("erase.closed")
         _stop_jobs(tenant, plane)
+        batches_abandon(tenant=tenant)
         crash_point("erase.stopped")
         people = _forget_people(tenant=tenant)
         crash_point("erase.people")

@@ -5,6 +5,7 @@ from uuid import UUID
 from tilth.catalog.selectors import base_model_list
 from tilth.core.errors import NotFound
 from tilth.core.scope import in_tenant
+from tilth.datasets.models import DatasetVersion
 from tilth.registry.models import Model
 
 
@@ -17,6 +18,13 @@ def is_base_model(name: str) -> bool:
 def model_list(*, tenant: UUID) -> list[Model]:
     """The tenant's models, newest first."""
     return list(Model.objects.filter(deleted_at=None).order_by("-id"))
+
+
+@in_tenant
+def learned_from(*, tenant: UUID, model: UUID) -> DatasetVersion:
+    """The frozen rows behind a model."""
+    version: DatasetVersion = Model.objects.select_related("version").get(id=model).version
+    return version
 
 
 @in_tenant

@@ -41,6 +41,7 @@ INSTALLED_APPS = [
     "tilth.training",
     "tilth.registry",
     "tilth.serving",
+    "tilth.batches",
     "tilth.leaving",
 ]
 

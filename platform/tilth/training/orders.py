@@ -11,7 +11,7 @@ from tilth.contract.messages import TrainingOptions
 from tilth.contract.vertical import FieldKind, Vertical
 from tilth.core.errors import Invalid
 from tilth.core.ids import parse
-from tilth.core.serializers import Strict
+from tilth.core.serializers import MetadataField, Strict
 from tilth.datasets.checks import target_of
 from tilth.datasets.fields import KindsField
 from tilth.training.services import Order
@@ -99,23 +99,12 @@ class JobIn(Strict):
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, required=False, allow_null=True)
     method = Method(required=False, allow_null=True)
     hyperparameters = Hyperparameters(required=False, allow_null=True)
-    metadata = serializers.DictField(
-        child=serializers.CharField(max_length=512, allow_blank=True), required=False, allow_null=True
-    )
+    metadata = MetadataField()
     integrations = serializers.ListField(required=False, allow_null=True)
     vertical = serializers.CharField(max_length=60, required=False, allow_null=True)
     columns = serializers.DictField(child=serializers.CharField(max_length=200), required=False, allow_null=True)
     kinds = KindsField(required=False)
     options = Options(required=False, allow_null=True)
-
-    def validate_metadata(self, value: dict[str, str] | None) -> dict[str, str]:
-        """At most 16 pairs, keys of at most 64 characters."""
-        pairs = value or {}
-        if len(pairs) > 16:
-            raise serializers.ValidationError(f"At most 16 pairs; found {len(pairs)}.")
-        if long := next((key for key in pairs if len(key) > 64), None):
-            raise serializers.ValidationError(f"A key has at most 64 characters; {long[:20]!r}… has {len(long)}.")
-        return pairs
 
     def validate_integrations(self, value: list[Any] | None) -> None:
         """None are on offer."""

@@ -26,6 +26,7 @@ def event_record(
     subject: str,
     occurred_at: datetime,
     hold: UUID | None = None,
+    key: UUID | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Records a use once, however often it is told; None as a quantity is refused, zero is recorded."""
@@ -33,7 +34,7 @@ def event_record(
         raise Invalid(f"Usage is a whole number that is not negative, found {quantity!r} for {source}:{event_id}.")
     facts: dict[str, Any] = {
         "tenant": tenant, "at": now(), "source": source, "ids": [uuid7()], "event_ids": [event_id], "prices": [price],
-        "quantities": [quantity], "subjects": [subject], "keys": [None], "times": [occurred_at], "holds": [hold],
+        "quantities": [quantity], "subjects": [subject], "keys": [key], "times": [occurred_at], "holds": [hold],
         "data": [json.dumps(data or {})],
     }  # fmt: skip
     with connection.cursor() as cursor:

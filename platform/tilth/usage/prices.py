@@ -1,5 +1,7 @@
 """The price list: what installed verticals declare becomes rows; the newest row of a unit is its price."""
 
+from datetime import datetime
+
 from django.db import connection, transaction
 
 from tilth.contract.registry import verticals
@@ -22,6 +24,12 @@ def price_current(*, unit: str) -> Price:
     if found is None:
         raise Unavailable(f"No installed vertical declares a price for {unit!r}; the operator must install one.")
     return found
+
+
+def price_at(*, unit: str, moment: datetime) -> Price:
+    """The price of a unit as it was at a moment; the current one if it had none then. Raises Unavailable."""
+    then = Price.objects.filter(unit=unit, effective_from__lte=moment).order_by("-effective_from").first()
+    return then or price_current(unit=unit)
 
 
 @transaction.atomic

@@ -1,6 +1,7 @@
 """Writes of usage: holds, events, limits, device spans. Every one of them may be repeated without counting twice."""
 
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,14 +17,17 @@ from tilth.usage import statements
 from tilth.usage.budgets import Room, budget_ensure, month_of
 from tilth.usage.events import event_record
 from tilth.usage.models import Budget, PendingFold
-from tilth.usage.prices import price_current, prices_sync
+from tilth.usage.prices import price_at, price_current, prices_sync
 from tilth.usage.spans import span_close, span_extend, span_open
 
 __all__ = [
+    "Capped",
     "budget_change",
+    "budget_ended",
     "event_record",
     "hold_place",
     "hold_release",
+    "price_at",
     "price_current",
     "prices_sync",
     "span_close",
@@ -32,24 +36,40 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class Capped:
+    """A key with a cap of its own."""
+
+    key: UUID
+    cap_micro_usd: int
+
+
 @in_tenant
-def hold_place(*, tenant: UUID, purpose: str, amount_micro_usd: int, expires_at: datetime) -> UUID:
-    """Keeps an amount of this month's budget; raises PaymentRequired when spent, held and it exceed the limit."""
+def hold_place(
+    *, tenant: UUID, purpose: str, amount_micro_usd: int, expires_at: datetime, capped: Capped | None = None
+) -> UUID:
+    """Keeps an amount of this month's budget, and of a capped key's; raises PaymentRequired when spent, held and it
+    exceed the limit."""
     if amount_micro_usd < 0:
         raise Invalid(f"A hold cannot be negative, found {amount_micro_usd}.")
     hold, month = uuid7(), month_of(now())
-    budget = budget_ensure(tenant=tenant, month=month)
+    budgets = _budgets(tenant, month, capped)
     facts: dict[str, Any] = {
         "tenant": tenant, "month": month, "purpose": purpose, "at": now(), "expires_at": expires_at,
-        "total": amount_micro_usd, "ids": [hold], "amounts": [amount_micro_usd],
+        "total": amount_micro_usd, "ids": [hold], "amounts": [amount_micro_usd], "key": capped.key if capped else None,
     }  # fmt: skip
     with connection.cursor() as cursor:
-        cursor.execute(statements.HOLD, facts)
+        cursor.execute(statements.HOLD_CAPPED if capped else statements.HOLD, facts)
         if cursor.fetchone() is None:
-            budget.refresh_from_db()
-            room = Room(False, budget.limit_micro_usd, budget.spent_micro_usd, budget.held_micro_usd)
-            raise room.refusal(amount_micro_usd)
+            raise min(map(_room, budgets), key=lambda room: room.left_micro_usd).refusal(amount_micro_usd)
     return hold
+
+
+@in_tenant
+def budget_ended(*, tenant: UUID, amount_micro_usd: int, capped: Capped | None = None) -> bool:
+    """Whether an amount is more than is left even if all that is held comes back unused."""
+    budgets = _budgets(tenant, month_of(now()), capped)
+    return any(each.spent_micro_usd + amount_micro_usd > each.limit_micro_usd for each in budgets)
 
 
 @in_tenant
@@ -67,3 +87,18 @@ def budget_change(*, tenant: UUID, by: Principal, limit_micro_usd: int) -> Budge
     budget.save(update_fields=["limit_micro_usd"])
     audit(by.actor, "budget.change", tenant.hex, former_micro_usd=former, limit_micro_usd=limit_micro_usd)
     return budget
+
+
+def _budgets(tenant: UUID, month: date, capped: Capped | None) -> list[Budget]:
+    """Of the organisation, and of the key if it has a cap."""
+    whole = budget_ensure(tenant=tenant, month=month)
+    if capped is None:
+        return [whole]
+    return [whole, budget_ensure(tenant=tenant, month=month, key=capped.key, cap_micro_usd=capped.cap_micro_usd)]
+
+
+def _room(budget: Budget) -> Room:
+    """As it is now."""
+    budget.refresh_from_db()
+    of_key = budget.key is not None
+    return Room(of_key, budget.limit_micro_usd, budget.spent_micro_usd, budget.held_micro_usd)

@@ -23,7 +23,7 @@ function send(form, key) {
     const request = new XMLHttpRequest();
     const bar = form.querySelector("progress");
     const body = new FormData();
-    body.append("purpose", "fine-tune");
+    body.append("purpose", form.dataset.upload || "fine-tune");
     body.append("file", form.querySelector("input[type=file]").files[0]);
     bar.hidden = false;
     request.upload.onprogress = (event) => { bar.value = event.loaded / event.total; };
@@ -77,6 +77,7 @@ async function ask(form) {
 
 async function upload(form) {
   const made = await send(form, await browserKey(form));
+  if ("thenReload" in form.dataset) { location.reload(); return; }
   tell(form, `${made.filename} is stored as ${made.id} and is being checked.`);
   document.body.dispatchEvent(new Event("uploaded"));
 }

@@ -1,10 +1,12 @@
-"""``manage.py worker``: checks files, dispatches, pulls, loads, folds; one worker leads, others stand by."""
+"""``manage.py worker``: checks files, dispatches, pulls, answers batches, loads, folds; one leads, others stand by."""
 
 import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from tilth.batches.reader import Reader
+from tilth.batches.runner import AT_ONCE, Runner
 from tilth.core.loops import Crew, Leader, Loop
 from tilth.core.rls import refuse_mighty_roles
 from tilth.dataplane.access import data_plane, grants
@@ -30,6 +32,8 @@ class Command(BaseCommand):
                 Loop("validator", Validator(Crew(2, "validator")).step, every_s=2),
                 Loop("dispatcher", Dispatcher(plane, by).step, every_s=0.5),
                 Loop("puller", PullLoop(Puller(plane, by), Crew(8, "puller")).step, every_s=0.2),
+                Loop("reader", Reader(Crew(1, "reader")).step, every_s=2),
+                Loop("batches", Runner(plane, by, Crew(AT_ONCE, "batches")).step, every_s=0.2),
                 Loop("loader", Loader(plane, by).step, every_s=5),
                 Loop("fold", fold_once, every_s=1),
                 Loop("sweep", sweep_holds, every_s=30),

@@ -1,0 +1,1 @@
+"""Batches: many predictions as one job, answered behind those that somebody waits for."""
