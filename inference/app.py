@@ -12,7 +12,8 @@ from starlette.responses import Response
 from tilth.contract.registry import verticals
 
 from inference import ingress
-from inference.actors.host import HEALTH_PATIENCE_S, HEALTH_PERIOD_S, Host
+from inference.actors.host import Host
+from inference.actors.served import SERVED
 from inference.actors.small_host import SmallHost
 from inference.actors.trainer import NAMESPACE, trainer_pool
 from inference.settings import Settings, settings
@@ -21,12 +22,7 @@ from inference.storage import load_verify_key
 log = logging.getLogger(__name__)
 
 
-@serve.deployment(
-    max_ongoing_requests=2048,
-    ray_actor_options={"num_cpus": 0.1},
-    health_check_period_s=HEALTH_PERIOD_S,
-    health_check_timeout_s=HEALTH_PATIENCE_S,
-)
+@serve.deployment(max_ongoing_requests=2048, **SERVED)
 class Ingress:
     """The ingress as Serve runs it."""
 
