@@ -1,5 +1,7 @@
 """The host: a Serve deployment that keeps one base model and answers for many adapters."""
 
+import asyncio
+
 from ray import serve
 from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
@@ -29,6 +31,10 @@ class Host:
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""
         return await self._answering.load(request)
+
+    async def stay(self, seconds: float) -> None:
+        """Answers after so long: whoever waits for it hears at once that the process has died."""
+        await asyncio.sleep(seconds)
 
     async def forwards(self) -> int:
         """Base forwards done so far."""

@@ -1,5 +1,7 @@
 """The small host: a Serve deployment that answers by whole small models, many in one process."""
 
+import asyncio
+
 from ray import serve
 from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
 
@@ -24,3 +26,7 @@ class SmallHost:
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Reads a model before anybody asks."""
         return await self._answering.load(request)
+
+    async def stay(self, seconds: float) -> None:
+        """Answers after so long: whoever waits for it hears at once that the process has died."""
+        await asyncio.sleep(seconds)
