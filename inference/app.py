@@ -47,7 +47,7 @@ class Ingress:
 def deploy(configured: Settings) -> None:
     """Starts Serve's proxy and deploys hosts and ingress; doing it again replaces what has changed."""
     serve.start(proxy_location="HeadOnly", http_options={"host": configured.host, "port": configured.port})
-    small = _replicas(SmallHost, "small-host", configured.host_replicas, configured)
+    small = _replicas(SmallHost, "small-host", configured.small_host_replicas, configured)
     app = Ingress.bind(configured, _hosts(configured), small)  # type: ignore[attr-defined]
     serve.run(app, name="tilth", route_prefix="/")
 

@@ -63,11 +63,12 @@ class Replica:
 
         Without it nobody would see the death of a replica that is asked for nothing, or that a lost one is back.
         """
+        lost: tuple[type[Exception], ...] = (*self._died, TimeoutError)
         while True:
             try:
                 async with asyncio.timeout(BEAT_S + patience_s if self.here else None):
                     await self._handle.stay.remote(BEAT_S if self.here else 0.0)
-            except (*self._died, TimeoutError) as error:
+            except lost as error:
                 if self.here:
                     self._lose(error)
                 await asyncio.sleep(BEAT_S)

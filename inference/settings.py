@@ -26,7 +26,9 @@ class Settings:
     trainer_memory_mb: int
     """MiB that one trainer may hold; 0: its share of the machine's memory."""
     host_replicas: int
-    """Processes of each host, of the small models' too; a model lives in one of them."""
+    """Processes of each base's host; a model lives in one of them."""
+    small_host_replicas: int
+    """Processes of the host of whole small models."""
     slots: int
     """Adapters that a host keeps on its device."""
     small_models_mb: int
@@ -49,6 +51,7 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
         host_replicas=_positive(source, "TILTH_HOST_REPLICAS", 1),
+        small_host_replicas=_positive(source, "TILTH_SMALL_HOST_REPLICAS", 1),
         slots=_integer(source, "TILTH_SLOTS", 64),
         small_models_mb=_integer(source, "TILTH_SMALL_MODELS_MB", 512),
         threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
