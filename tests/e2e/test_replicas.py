@@ -16,7 +16,7 @@ from tests.product import Product, eventually, running_product
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-REPLICA = re.compile(r"ray::ServeReplica:tilth:(host-[\w-]+)")
+REPLICA = re.compile(r"ray::ServeReplica:(tilth-host-[\w-]+):")
 MOST_MODELS = 12
 """So many live in one of two replicas by a chance of 1 in 2,000."""
 BACK_S = 120.0
@@ -86,7 +86,7 @@ def replicas(product: Product) -> dict[str, int]:
 
 def answered(product: Product, name: str) -> int:
     """Predictions that a replica, whatever its process, has answered; by Serve's own log of each."""
-    logs = (product.var / "ray" / "session_latest" / "logs" / "serve").glob(f"replica_tilth_{name}_*.log")
+    logs = (product.var / "ray" / "session_latest" / "logs" / "serve").glob(f"replica_{name}_*.log")
     return sum(log.read_text().count(" CALL predict OK ") for log in logs)
 
 
