@@ -94,9 +94,12 @@ def who_answers(product: Product, client: OpenAI, homes: dict[str, Model], model
     """The replica in whose log one more prediction stands."""
     before = {name: answered(product, name) for name in homes}
     model.ask(client)
-    more: list[str] = []
-    eventually(lambda: more.extend(name for name in homes if answered(product, name) > before[name]) or more)
-    (name,) = more
+
+    def more() -> list[str]:
+        return [name for name in homes if answered(product, name) > before[name]]
+
+    eventually(more)
+    (name,) = more()
     return name
 
 

@@ -100,7 +100,7 @@ class Handle:
         self.hung = False
         self._up.set()
 
-    async def _embed(self, message: Any) -> str:
+    async def _embed(self, message: Any) -> Any:
         await self._up.wait()
         self.asked += 1
         return await self._living(self.slow_s, self.name)
