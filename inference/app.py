@@ -1,65 +1,54 @@
-"""The ingress of the data plane (Ray Serve): jobs, predictions, health; ``python -m inference.app`` deploys it."""
+"""The hosts of the data plane (Ray Serve): ``python -m inference.app`` deploys them and stays."""
 
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import ray
 from ray import serve
-from starlette.requests import Request
-from starlette.responses import Response
 from tilth.contract.registry import verticals
 
-from inference import ingress
-from inference.actors.host import HEALTH_PATIENCE_S, HEALTH_PERIOD_S, Host
+from inference.actors.host import Host
 from inference.actors.small_host import SmallHost
-from inference.actors.trainer import NAMESPACE, trainer_pool
+from inference.actors.trainer import NAMESPACE
 from inference.settings import Settings, settings
-from inference.storage import load_verify_key
 
-log = logging.getLogger(__name__)
-
-
-@serve.deployment(
-    max_ongoing_requests=2048,
-    ray_actor_options={"num_cpus": 0.1},
-    health_check_period_s=HEALTH_PERIOD_S,
-    health_check_timeout_s=HEALTH_PATIENCE_S,
-)
-class Ingress:
-    """The ingress as Serve runs it."""
-
-    def __init__(self, configured: Settings, small: Any, **hosts: Any) -> None:
-        named = {name.replace("__", "-"): host for name, host in hosts.items()}
-        key = load_verify_key(configured.verify_key)
-        self._ingress = ingress.Ingress(key, trainer_pool(configured), named, small)
-
-    async def __call__(self, request: Request) -> Response:
-        """Answers one request."""
-        return await self._ingress.answer(request)
+OURS = "tilth-"
+"""Begins the names of our apps, in a cluster that others may use, too."""
+SMALL = "small-host"
 
 
 def deploy(configured: Settings) -> None:
-    """Starts Serve's proxy and deploys hosts and ingress; doing it again replaces what has changed."""
-    serve.start(proxy_location="HeadOnly", http_options={"host": configured.host, "port": configured.port})
-    serve.run(
-        Ingress.bind(configured, SmallHost.bind(configured), **_hosts(configured)),  # type: ignore[attr-defined]
-        name="tilth",
-        route_prefix="/",
-    )
+    """One app for each replica, and no proxy of Serve's; doing it again replaces what has changed."""
+    serve.start(proxy_location="Disabled")
+    apps = dict(_apps(configured))
+    for name in serve.status().applications:
+        if name.startswith(OURS) and name not in apps:
+            serve.delete(name)
+    serve.run_many([serve.RunTarget(app, name, route_prefix=None) for name, app in apps.items()])
 
 
-def _hosts(configured: Settings) -> dict[str, Any]:
-    """One for each base; offers of the same weights share it."""
-    bound: dict[tuple[str, str], Any] = {}
-    hosts = {}
-    for offer in (offer for face in verticals().values() for offer in face.base_models):
-        weights = (offer.source, offer.revision)
-        if weights not in bound:
-            bound[weights] = Host.options(name=f"host-{offer.id}").bind(offer, configured)  # type: ignore[attr-defined]
-        hosts[offer.id.replace("-", "__")] = bound[weights]
-    return hosts
+def hosts() -> dict[str, str]:
+    """Base → its host; offers of the same weights share one."""
+    named: dict[tuple[str, str], str] = {}
+    offers = (offer for face in verticals().values() for offer in face.base_models)
+    return {offer.id: named.setdefault((offer.source, offer.revision), f"host-{offer.id}") for offer in offers}
+
+
+def replicas(host: str, configured: Settings) -> list[str]:
+    """The apps that are a host's replicas."""
+    count = configured.small_host_replicas if host == SMALL else configured.host_replicas
+    return [f"{OURS}{host}-{number}" for number in range(count)]
+
+
+def _apps(configured: Settings) -> Iterator[tuple[str, Any]]:
+    """Name → what is to run by it, for every replica of every host."""
+    offers = {f"host-{offer.id}": offer for face in verticals().values() for offer in face.base_models}
+    for host in sorted({*hosts().values(), SMALL}):
+        for name in replicas(host, configured):
+            yield name, SmallHost.bind(configured) if host == SMALL else Host.bind(offers[host], configured)  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -71,7 +60,7 @@ def main() -> None:
         signal.signal(name, lambda *_: stopped.set())
     ray.init(address=configured.ray_address, namespace=NAMESPACE, log_to_driver=False)
     deploy(configured)
-    print(f"data plane ready at http://{configured.host}:{configured.port}", flush=True)
+    print("hosts deployed", flush=True)
     stopped.wait()
     serve.shutdown()  # type: ignore[no-untyped-call]
 

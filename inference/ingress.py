@@ -29,6 +29,7 @@ from tilth.contract.messages import (
 
 from inference.door import refusal
 from inference.faults import Faulty, fault
+from inference.replicas import Replicas
 from inference.storage import Storage
 
 Answer = Message | Faulty
@@ -45,9 +46,9 @@ class TooLarge(Exception):
 
 
 class Ingress:
-    """One for each process; ``pool``, ``hosts``, ``small`` are Ray's handles, or what has their methods' ``remote``."""
+    """One for each process; ``pool`` is Ray's handle, or what has its methods' ``remote``; ``hosts`` are by base."""
 
-    def __init__(self, key: Ed25519PublicKey, pool: Any, hosts: Mapping[str, Any], small: Any) -> None:
+    def __init__(self, key: Ed25519PublicKey, pool: Any, hosts: Mapping[str, Replicas], small: Replicas) -> None:
         self._key = key
         self._storage = Storage(key)
         self._pool = pool
@@ -101,9 +102,9 @@ class Ingress:
         host = self._host(message.model)
         if host is None:
             return fault(422, "no_such_base", f"no host for the base model {message.model.base_model}")
-        return await host.predict.remote(message)  # type: ignore[no-any-return]
+        return await host.ask("predict", message.model.digest, message)  # type: ignore[no-any-return]
 
-    def _host(self, model: ModelRef) -> Any:
+    def _host(self, model: ModelRef) -> Replicas | None:
         """Whole models have one of their own; None for a base that is not on offer."""
         return self._small if model.served_by is ServedBy.WHOLE else self._hosts.get(model.base_model)
 
@@ -115,13 +116,14 @@ class Ingress:
         host = self._hosts.get(message.base_model)
         if host is None or (message.model is not None and message.model.base_model != message.base_model):
             return fault(422, "no_such_base", f"no host for the base model {message.base_model}")
-        return await host.embed.remote(message)  # type: ignore[no-any-return]
+        key = message.model.digest if message.model is not None else message.flow  # the base itself is everywhere
+        return await host.ask("embed", key, message)  # type: ignore[no-any-return]
 
     async def _load(self, message: LoadRequest) -> Answer:
         host = self._host(message.model)
         if host is None:
             return fault(422, "no_such_base", f"no host for the base model {message.model.base_model}")
-        return await host.load.remote(message)  # type: ignore[no-any-return]
+        return await host.ask("load", message.model.digest, message)  # type: ignore[no-any-return]
 
     async def _start(self, job: str, attempt: int, spec: JobSpec) -> Answer:
         if (spec.job, spec.attempt) != (job, attempt):

@@ -25,6 +25,10 @@ class Settings:
     """Trainers at work at one time, waiting ones not counted."""
     trainer_memory_mb: int
     """MiB that one trainer may hold; 0: its share of the machine's memory."""
+    host_replicas: int
+    """Processes of each base's host; a model lives in one of them."""
+    small_host_replicas: int
+    """Processes of the host of whole small models."""
     slots: int
     """Adapters that a host keeps on its device."""
     small_models_mb: int
@@ -46,6 +50,8 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         warm_trainers=_integer(source, "TILTH_WARM_TRAINERS", 1),
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
+        host_replicas=_positive(source, "TILTH_HOST_REPLICAS", 1),
+        small_host_replicas=_positive(source, "TILTH_SMALL_HOST_REPLICAS", 1),
         slots=_integer(source, "TILTH_SLOTS", 64),
         small_models_mb=_integer(source, "TILTH_SMALL_MODELS_MB", 512),
         threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
@@ -59,3 +65,9 @@ def _integer(source: Mapping[str, str], name: str, default: int) -> int:
         return int(text) if text else default
     except ValueError:
         raise ValueError(f"{name} must be a whole number, found {text!r}") from None
+
+
+def _positive(source: Mapping[str, str], name: str, default: int) -> int:
+    if (number := _integer(source, name, default)) < 1:
+        raise ValueError(f"{name} must be 1 or more, found {number}")
+    return number

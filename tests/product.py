@@ -31,13 +31,16 @@ class Product:
     Between its planes lies a network that can be broken; its database and its artifacts lie on disks that can be full.
     """
 
-    def __init__(self, folder: Path, cable: Network, disks: Mapping[str, Disk | None]) -> None:
+    def __init__(
+        self, folder: Path, cable: Network, disks: Mapping[str, Disk | None], settings: Mapping[str, str]
+    ) -> None:
         self.var = folder / "var"
         self.cable, self.disks = cable, disks
         outer = {name: value for name, value in os.environ.items() if not name.startswith(PLAIN)}
         self.env = outer | {
             "TILTH_VAR": str(self.var), "TILTH_LEASE_S": "6", "TILTH_HEARTBEAT_S": "1",
             "TILTH_DATAPLANE_URL": cable.url, "TILTH_DATAPLANE_PORT": str(cable.port),
+            **settings,
         }  # fmt: skip
         self.output = (folder / "output").open("w+")
         self.process = self._launched()
@@ -119,10 +122,12 @@ def eventually(holds: Callable[[], object], within_s: float = 20.0) -> None:
 
 
 @contextmanager
-def running_product(prepared: Callable[[Path], object] = lambda var: None) -> Iterator[Product]:
+def running_product(
+    prepared: Callable[[Path], object] = lambda var: None, settings: Mapping[str, str] | None = None
+) -> Iterator[Product]:
     """Started on a folder of its own and up; ended, and its folder removed, whatever happens.
 
-    ``prepared`` is called with ``var`` before it starts.
+    ``prepared`` is called with ``var`` before it starts; ``settings`` are its environment's.
     """
     folder = Path(tempfile.mkdtemp(prefix="tilth-s-", dir="/tmp"))
     folder.chmod(0o755)
@@ -131,7 +136,7 @@ def running_product(prepared: Callable[[Path], object] = lambda var: None) -> It
         cable = stack.enter_context(network(f"http://127.0.0.1:{free_port()}"))
         disks = {name: stack.enter_context(small_disk(folder / "var" / name, DISK)) for name in DISKS}
         prepared(folder / "var")
-        product = Product(folder, cable, disks)
+        product = Product(folder, cable, disks, settings or {})
         stack.callback(_ended, product)
         product.await_up()
         yield product

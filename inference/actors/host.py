@@ -1,22 +1,17 @@
 """The host: a Serve deployment that keeps one base model and answers for many adapters."""
 
+import asyncio
+
 from ray import serve
 from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
+from inference.actors.served import SERVED
 from inference.faults import Faulty
 from inference.settings import Settings
 
-HEALTH_PERIOD_S, HEALTH_PATIENCE_S = 1.0, 10.0
-"""Serve sees that a replica has died when it asks for its health, of itself every ten seconds."""
 
-
-@serve.deployment(
-    max_ongoing_requests=1024,
-    ray_actor_options={"num_cpus": 0.1},
-    health_check_period_s=HEALTH_PERIOD_S,
-    health_check_timeout_s=HEALTH_PATIENCE_S,
-)
+@serve.deployment(max_ongoing_requests=1024, **SERVED)
 class Host:
     """One base, many adapters, in a process of its own: only there is torch imported, since that takes seconds."""
 
@@ -36,6 +31,10 @@ class Host:
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Brings a model into a slot."""
         return await self._answering.load(request)
+
+    async def stay(self, seconds: float) -> None:
+        """Answers after so long: whoever waits for it hears at once that the process has died."""
+        await asyncio.sleep(seconds)
 
     async def forwards(self) -> int:
         """Base forwards done so far."""

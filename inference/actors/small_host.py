@@ -1,19 +1,16 @@
 """The small host: a Serve deployment that answers by whole small models, many in one process."""
 
+import asyncio
+
 from ray import serve
 from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
 
-from inference.actors.host import HEALTH_PATIENCE_S, HEALTH_PERIOD_S
+from inference.actors.served import SERVED
 from inference.faults import Faulty
 from inference.settings import Settings
 
 
-@serve.deployment(
-    max_ongoing_requests=1024,
-    ray_actor_options={"num_cpus": 0.1},
-    health_check_period_s=HEALTH_PERIOD_S,
-    health_check_timeout_s=HEALTH_PATIENCE_S,
-)
+@serve.deployment(max_ongoing_requests=1024, **SERVED)
 class SmallHost:
     """In a process of its own: only there are the libraries of learning imported."""
 
@@ -29,3 +26,7 @@ class SmallHost:
     async def load(self, request: LoadRequest) -> LoadReply | Faulty:
         """Reads a model before anybody asks."""
         return await self._answering.load(request)
+
+    async def stay(self, seconds: float) -> None:
+        """Answers after so long: whoever waits for it hears at once that the process has died."""
+        await asyncio.sleep(seconds)

@@ -95,7 +95,7 @@ def out_of_memory(product: Product) -> int:
 
     How many it took; a host that asks for more in the very moments in which the trainer's memory comes back may follow.
     """
-    trainers, hosts = named("Trainer.run"), named("ServeReplica:tilth:host-")
+    trainers, hosts = named("Trainer.run"), named("ServeReplica:tilth-host-")
     end = time.monotonic() + FIND_S
     while time.monotonic() < end:
         with memory_group() as group:
@@ -147,8 +147,8 @@ KINDS: dict[str, Harm] = {
     "out of memory": out_of_memory,
     "hung trainer": stopped(named("Trainer.run")),
     "trainer pool": killed(named("TrainerPool")),
-    "host": killed(named("ServeReplica:tilth:host-")),
-    "ingress": killed(named("ServeReplica:tilth:Ingress")),
+    "host": killed(named("ServeReplica:tilth-host-")),
+    "ingress": killed(part("ingress")),
     "worker": killed(part("worker")),
     "web and gateway": killed(part("web")),
     "postgres": killed(part("postgres")),

@@ -181,7 +181,7 @@ def test_the_data_plane_knows_no_password_of_the_database(stack: Any) -> None:
     databases = {"DATABASE_URL", "DATABASE_URL_OWNER", "DATABASE_URL_SYSTEM"}
     secrets = databases | {"TILTH_SECRET_KEY", "TILTH_SIGNING_KEY", "TILTH_KEYSTORE"}
     pids = stack.state["pids"]
-    for name in ("ray", "dataplane"):
+    for name in ("ray", "hosts", "ingress"):
         environ = Path(f"/proc/{pids[name]}/environ").read_text().split("\0")
         assert {line.partition("=")[0] for line in environ} & secrets == set()
 

@@ -5,6 +5,7 @@ import base64
 import inspect
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,7 @@ from tilth.contract.messages import (
 
 from inference.door import AUDIENCE
 from inference.ingress import MOST_BYTES, Ingress
+from inference.replicas import Replica, Replicas
 
 pytestmark = pytest.mark.slow
 
@@ -64,30 +66,32 @@ ANSWERS = {
 class Handle:
     """What Ray gives: ``remote`` of a method; it notes what was asked for and answers like the real one."""
 
-    def __init__(self, asked: list[Any], answer: Any) -> None:
-        self._asked, self._answer = asked, answer
+    def __init__(self, answer: Any, *notes: list[Any]) -> None:
+        self._answer, self._notes = answer, notes
 
     async def remote(self, *args: Any) -> Any:
-        self._asked.append(args)
+        for note in self._notes:
+            note.append(args)
         return self._answer
 
 
 class Door:
     """An ingress over handles that only note; ``post`` is one request to it."""
 
-    def __init__(self, place: Any) -> None:
+    def __init__(self, place: Any, replicas: int = 1) -> None:
         self.place, self.asked = place, []  # type: ignore[var-annotated]
+        self.heard: dict[str, list[Any]] = {f"host-{number}": [] for number in range(replicas)}
         state = JobStatus(job="j", attempt=1, state=JobState.RUNNING)
+        names = ("start", "stop", "status", "free")
+        pool = SimpleNamespace(**{name: Handle(1 if name == "free" else state, self.asked) for name in names})
+        hosts = Replicas(Replica(name, self._host(heard)) for name, heard in self.heard.items())
+        self._ingress = Ingress(place.key.public_key(), pool, {"minilm-l6": hosts}, hosts)
+
+    def _host(self, heard: list[Any]) -> SimpleNamespace:
         reply = PredictReply(predictions=(), digest="d", generation=1, usage=PredictionUsage(rows=0, tokens=0))
         vectors = EmbedReply(vectors=(), width=1, digest="d", generation=1, usage=reply.usage)
-        names = ("start", "stop", "status", "free")
-        pool = SimpleNamespace(**{name: Handle(self.asked, 1 if name == "free" else state) for name in names})
-        host = SimpleNamespace(
-            predict=Handle(self.asked, reply),
-            embed=Handle(self.asked, vectors),
-            load=Handle(self.asked, LoadReply(digest="d", generation=1)),
-        )
-        self._ingress = Ingress(place.key.public_key(), pool, {"minilm-l6": host}, host)
+        answers = {"predict": reply, "embed": vectors, "load": LoadReply(digest="d", generation=1)}
+        return SimpleNamespace(**{name: Handle(answer, self.asked, heard) for name, answer in answers.items()})
 
     def post(self, method: str, path: str, body: bytes, token: str | list[str] = "") -> tuple[int, Any]:
         tokens = [token or self.token()] if isinstance(token, str) else token
@@ -148,6 +152,19 @@ def test_a_good_message_is_accepted(door: Door, shape: type[Message]) -> None:
     status, _ = door.post(*ROUTES[shape], json.dumps(good(door.place, shape)).encode())
     assert status in (200, 202)
     assert len(door.asked) == 1
+
+
+def test_a_model_is_loaded_where_it_will_answer(place: Any) -> None:
+    (place.root / "own").mkdir()
+    door = Door(place, replicas=3)
+    for number in range(20):
+        for shape in (LoadRequest, PredictRequest, EmbedRequest):
+            message = good(place, shape)
+            message["model"]["digest"] = f"sha256:{number}"
+            assert door.post(*ROUTES[shape], json.dumps(message).encode())[0] == 200
+    homes = [[message.model.digest for (message,) in heard] for heard in door.heard.values()]
+    assert all(homes)
+    assert Counter(digest for home in homes for digest in set(home)) == {f"sha256:{number}": 1 for number in range(20)}
 
 
 VALUES = st.recursive(

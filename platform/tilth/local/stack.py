@@ -90,9 +90,11 @@ class Stack:
         port = self.outer.get("TILTH_DATAPLANE_PORT") or free_ports(1)[0]
         url = self.outer.get("TILTH_DATAPLANE_URL") or f"http://{HOST}:{port}"
         self.env |= {"TILTH_DATAPLANE_URL": url, "TILTH_DATAPLANE_PORT": str(port), "TILTH_DATAPLANE_HOST": HOST}
-        command = [sys.executable, "-m", "inference.app"]
-        made = self._child("dataplane", command, lambda child: child.said("data plane ready"), needs=bound)
-        made.env, made.falls_with = data_plane(self.env), bound
+        hosts = self._child("hosts", [sys.executable, "-m", "inference.app"], _said("hosts deployed"), needs=bound)
+        entry = [sys.executable, "-m", "inference.entry"]
+        ingress = self._child("ingress", entry, _said("Uvicorn running"), needs=(*bound, hosts.name))
+        for made in (hosts, ingress):
+            made.env, made.falls_with = data_plane(self.env), bound
 
     def _add_ray(self) -> Child:
         head = RayHead(ray_folder(self.var))
@@ -117,7 +119,7 @@ class Stack:
         python, needs = [sys.executable, "-W", "ignore", "-m"], ("postgres", "schema")
         self._child("schema", [*python, "tilth.local.schema"], needs=("postgres",), kind=Errand)
         web = [*python, "tilth.local.web", str(self._listener.fileno())]
-        made = self._child("web", web, lambda child: child.said("Application startup complete"), needs=needs)
+        made = self._child("web", web, _said("Application startup complete"), needs=needs)
         made.inherits = (self._listener.fileno(),)
         self._child("worker", [*python, "django", "worker"], needs=needs)
 
@@ -133,6 +135,10 @@ class Stack:
         made = kind(name, command, control_plane(self.env), log, ROOT, answers, needs)
         self.parts.append(made)
         return made
+
+
+def _said(words: str) -> Callable[[Child], bool]:
+    return lambda child: child.said(words)
 
 
 def bring_up_to_date(env: Mapping[str, str]) -> None:

@@ -1,0 +1,12 @@
+"""How Serve runs and watches every deployment of ours: hosts and ingress alike."""
+
+from typing import Any
+
+HEALTH_PERIOD_S, HEALTH_PATIENCE_S = 1.0, 10.0
+"""Serve sees that a replica has died when it asks for its health, of itself every ten seconds."""
+SERVED: dict[str, Any] = {
+    "health_check_period_s": HEALTH_PERIOD_S,
+    "health_check_timeout_s": HEALTH_PATIENCE_S,
+    "ray_actor_options": {"num_cpus": 0.1},
+}
+"""Options of ``serve.deployment``; Ray's CPUs are tickets, not cores."""
