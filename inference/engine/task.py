@@ -47,10 +47,10 @@ class Encodes(Protocol):
 
 @dataclass(frozen=True)
 class Answered:
-    """Outputs [rows, width] of rows as customers send them, and the tokens that were read (none of a table)."""
+    """Outputs [rows, width] of rows as customers send them, and the tokens that were read of each (none of a table)."""
 
     outputs: Tensor
-    tokens: int = 0
+    tokens: tuple[int, ...] = ()
 
 
 class Whole(Protocol):

@@ -90,7 +90,8 @@ def _answer(whole: Filed, request: PredictRequest) -> PredictReply:
     """What identifies the answer is read from the model that computed it, never from the request."""
     found = whole.model.answer(request.inputs)
     predictions = whole.task.answer(found.outputs, whole.features)
-    usage = PredictionUsage(rows=len(request.inputs), tokens=found.tokens)
+    usage = PredictionUsage(rows=len(request.inputs), tokens=sum(found.tokens))
     return PredictReply(
-        predictions=tuple(predictions), digest=whole.digest, generation=whole.generation, usage=usage
+        predictions=tuple(predictions), digest=whole.digest, generation=whole.generation, usage=usage,
+        tokens=found.tokens,
     )  # fmt: skip

@@ -42,7 +42,7 @@ class WholeEncoder:
         for start in range(0, len(order), EVALUATION_BATCH):
             batch = order[start : start + EVALUATION_BATCH]
             outputs[batch] = self.head.logits(self._vectors([ids[row] for row in batch]))
-        return Answered(outputs, sum(map(len, ids)))
+        return Answered(outputs, tuple(map(len, ids)))
 
     def _vectors(self, ids: list[list[int]]) -> Tensor:
         input_ids, mask = padded(ids)
