@@ -94,7 +94,9 @@ def _empty_row(version: DatasetVersion) -> str:
 def _wish(request: HttpRequest) -> dict[str, Any]:
     """The form as the API would get it; empty fields are left out."""
     sent = request.POST
-    wish: dict[str, Any] = {name: sent[name] for name in ("model", "training_file", "suffix") if sent.get(name)}
+    wish: dict[str, Any] = {
+        name: sent[name] for name in ("model", "training_file", "suffix", "split") if sent.get(name)
+    }
     wish["options"] = {"accept_bad_rows": "accept_bad_rows" in sent}
     if columns := {role: sent[f"column-{role}"] for role in ("text", "label") if sent.get(f"column-{role}")}:
         wish["columns"] = columns

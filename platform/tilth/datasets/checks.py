@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime, time
 from hashlib import blake2b
 
 from tilth.contract.vertical import FieldKind, Schema, SchemaField
@@ -12,6 +13,7 @@ from tilth.datasets.reading import Cell, Record
 from tilth.datasets.report import Problem, shown
 
 LABEL_CHARS = 200
+MIDNIGHT = time()
 
 Features = dict[str, str | None]
 """Column → text of the cell."""
@@ -114,6 +116,8 @@ def _typed(field: SchemaField, text: str) -> Value:
             return _number(text)
         case FieldKind.DATE:
             _refuse_no_date(text)
+        case FieldKind.TIME:
+            return _moment(text)
         case FieldKind.LABEL if len(text) > LABEL_CHARS:
             cure = "a label is a short name; is another column the label?"
             raise Fault("long_label", f"the label has more than {LABEL_CHARS} characters", cure)
@@ -133,9 +137,20 @@ def _number(text: str) -> float:
     return value
 
 
-def _refuse_no_date(text: str) -> None:
-    if date(text) is None:
+def _refuse_no_date(text: str) -> datetime:
+    if (found := date(text)) is None:
         raise Fault("not_a_date", "this is no date", "write it as 2026-12-31 or 2026-12-31T23:59:59")
+    return found
+
+
+def _moment(text: str) -> str:
+    """UTC, as short as it can be said: equal times are equal texts, and later ones sort behind."""
+    found = _refuse_no_date(text)
+    try:
+        plain = found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    except OverflowError:
+        raise Fault("not_a_date", "this is no date of the calendar", "write a year from 1 to 9999") from None
+    return plain.date().isoformat() if plain.time() == MIDNIGHT else plain.isoformat()
 
 
 def _said(value: Value) -> str:

@@ -18,6 +18,11 @@ LABEL_DISTINCT_SHARE = 0.5
 """A column of labels repeats its values: at most this many distinct ones for each row."""
 LABEL_MEAN_CHARS = 60
 TEXT_MEAN_CHARS = 8
+WORDS_OF_TEXT = 3
+FEWEST_GROUPS = 10
+"""Fewer values of a column tell rows apart by something else than whose they are."""
+FEWEST_TIMES = 3
+"""For training, validation and test to be of different times."""
 NEARLY_ALL = 0.98
 
 
@@ -44,7 +49,7 @@ def match_columns(
             free = [column for column in columns if column.name not in {match.column for match in matches}]
             if field.role not in {match.role for match in matches} and (match := step(field, free)):
                 matches.append(match)
-    if SPLIT not in {match.role for match in matches} | {field.role for field in schema.fields}:
+    if SPLIT not in {match.role for match in matches}:
         matches += _split([column for column in columns if column.name not in {m.column for m in matches}])
     return matches
 
@@ -97,9 +102,21 @@ def _said(schema: Schema, names: Sequence[str], said: Mapping[str, str]) -> list
 def _by_name(field: SchemaField, free: Sequence[Column]) -> Match | None:
     for alias in (field.role, *field.aliases):
         for column in free:
-            if plain(column.name) == plain(alias):
+            if plain(column.name) == plain(alias) and _would_do(field, column):
                 return Match(field.role, column.name, f"the name {column.name!r} is usual for {field.title.lower()}")
     return None
+
+
+def _would_do(field: SchemaField, column: Column) -> bool:
+    """Whether a column may have a role for its name alone: what keeps rows apart must be what it is called."""
+    match field.kind:
+        case FieldKind.GROUP:
+            short = column.mean_chars <= LABEL_MEAN_CHARS and column.mean_words < WORDS_OF_TEXT
+            return short and column.distinct >= FEWEST_GROUPS
+        case FieldKind.TIME:
+            dated = column.dates >= column.rows * NEARLY_ALL
+            return dated and column.distinct >= FEWEST_TIMES
+    return True
 
 
 def _by_values(field: SchemaField, free: Sequence[Column]) -> Match | None:
@@ -124,8 +141,8 @@ def _fits(field: SchemaField, column: Column) -> bool:
             return column.dates >= filled * NEARLY_ALL
         case FieldKind.ID:
             return column.distinct == filled
-        case FieldKind.COLUMNS:
-            return False
+        case FieldKind.COLUMNS | FieldKind.GROUP | FieldKind.TIME:
+            return False  # the last two by name only: a wrong one would change what is learned
 
 
 def _rank(field: SchemaField, column: Column) -> float:

@@ -23,6 +23,8 @@ class Job(TenantModel):
     """Role → column, as far as the customer said it."""
     kinds = models.JSONField(null=True)
     """Free column → how it is read, as far as the customer said it."""
+    split = models.CharField(max_length=10, null=True)
+    """How rows are split, if the customer said it."""
     accept_bad_rows = models.BooleanField(default=False)
     options = models.JSONField(default=dict)
     """TrainingOptions of the contract."""
