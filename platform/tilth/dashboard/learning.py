@@ -19,7 +19,7 @@ from tilth.tenants.principal import Principal
 from tilth.tenants.scopes import Scope
 from tilth.training import selectors, services
 from tilth.training.orders import JobIn, order_of
-from tilth.training.shapes import job_shape
+from tilth.training.shapes import job_shape, result_files
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 ACTIONS = {"cancel": services.job_cancel, "pause": services.job_pause, "resume": services.job_resume}
@@ -43,10 +43,11 @@ def jobs(request: HttpRequest, principal: Principal) -> HttpResponse:
 def job(request: HttpRequest, principal: Principal, job: str) -> HttpResponse:
     """One job; the page asks for its inner part every second until the job has ended."""
     wanted = ids.parse("ftjob", job)
-    shape = job_shape(selectors.job_get(tenant=principal.tenant, job=wanted))
+    view = selectors.job_get(tenant=principal.tenant, job=wanted)
+    shape = job_shape(view)
     events, _ = selectors.event_list(tenant=principal.tenant, job=wanted, limit=30)
     part = "job_watch.html" if request.headers.get("HX-Request") else "job.html"
-    context = {"job": shape, "events": events, "ended": shape["status"] in ENDED}
+    context = {"job": shape, "events": events, "ended": shape["status"] in ENDED, "results": result_files(view.job)}
     return show(request, principal, part, page="jobs", percent=round(100 * shape["progress"]), **context)
 
 

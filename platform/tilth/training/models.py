@@ -71,6 +71,10 @@ class Job(TenantModel):
     """{code, message, param} of a failed job."""
     result_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
     """Its metrics as CSV, once it has succeeded."""
+    leaderboard_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
+    """Its candidates as CSV."""
+    tensorboard_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
+    """Its metrics as TensorBoard's event files, one for each candidate, in a zip."""
     fine_tuned_model = models.CharField(max_length=200, null=True)
 
     class Meta(TenantModel.Meta):
