@@ -17,6 +17,8 @@ class FieldKind(StrEnum):
 
     TEXT = "text"
     LABEL = "label"
+    LABELS = "labels"
+    """Any number of labels, or none, in one cell: a JSON list, or separated by ``|`` or ``;``."""
     CATEGORY = "category"
     NUMBER = "number"
     DATE = "date"
@@ -47,7 +49,7 @@ FROZEN = ("line", "split", "group")
 
 
 class Schema(Face):
-    """The roles of a vertical; the first of kind label or number that is required is the target."""
+    """The roles of a vertical; the first of kind label, labels or number that is required is the target."""
 
     fields: tuple[SchemaField, ...]
     out_of_scope_labels: tuple[str, ...] = ()
