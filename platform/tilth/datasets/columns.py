@@ -120,7 +120,7 @@ def _would_do(field: SchemaField, column: Column) -> bool:
 
 
 def _by_values(field: SchemaField, free: Sequence[Column]) -> Match | None:
-    fits = [column for column in free if column.filled and _fits(field, column)]
+    fits = [column for column in free if column.filled + column.listed and _fits(field, column)]
     if not fits or not field.required:
         return None
     best = min(fits, key=lambda column: _rank(field, column))
@@ -135,6 +135,10 @@ def _fits(field: SchemaField, column: Column) -> bool:
         case FieldKind.LABEL | FieldKind.CATEGORY:
             repeats = 2 <= column.distinct < filled and column.distinct <= max(2.0, filled * LABEL_DISTINCT_SHARE)
             return repeats and column.mean_chars <= LABEL_MEAN_CHARS
+        case FieldKind.LABELS:
+            cells = column.filled + column.listed
+            repeats = 2 <= column.labels <= max(2.0, cells * LABEL_DISTINCT_SHARE)
+            return repeats and column.several > 0 and column.mean_chars <= 2 * LABEL_MEAN_CHARS
         case FieldKind.NUMBER:
             return column.numbers >= filled * NEARLY_ALL
         case FieldKind.DATE:
@@ -149,10 +153,13 @@ def _rank(field: SchemaField, column: Column) -> float:
     """The smallest is the best of those that fit."""
     if field.kind is FieldKind.TEXT:
         return -column.mean_chars
-    return column.distinct_share
+    return column.labels if field.kind is FieldKind.LABELS else column.distinct_share
 
 
 def _because(field: SchemaField, column: Column) -> str:
+    if field.kind is FieldKind.LABELS:
+        cells = column.filled + column.listed
+        return f"by its values: {column.labels:,} labels that repeat in {cells:,} rows, several in one cell"
     wants = {
         FieldKind.TEXT: "the longest texts",
         FieldKind.LABEL: "few, short values that repeat",

@@ -24,6 +24,7 @@ class Findings:
         target = target_of(schema)
         self._target = target.role if target else ""
         self.labelled = target is not None and target.kind is FieldKind.LABEL
+        self.several = target is not None and target.kind is FieldKind.LABELS
         self.outside = schema.out_of_scope_labels
         self.name = sources[0].name
         """Of the training file."""
@@ -33,7 +34,7 @@ class Findings:
 
     def look(self, way: Way) -> None:
         """Everything, in the order in which one finding can hide another; ``way`` is how rows are to be split."""
-        if self.labelled and not self._may_differ:
+        if (self.labelled or self.several) and not self._may_differ:
             self._conflicts()
         self._leaks()
         if way.group and len(self._rows.placing.wanted()) < 2:
@@ -54,6 +55,9 @@ class Findings:
                 param=param,
                 code="single_class",
             )
+        if self.several and not self._rows.classes(but=self.outside):
+            message = f"{name}: no training row has a label; an empty cell means none of them. Give rows with labels."
+            raise Invalid(message, param=param, code="no_label")
         if (different := self._rows.learnable_groups()) < FEWEST_ROWS:
             raise Invalid(
                 f"{name}: {different} different rows can be learned from; at least {FEWEST_ROWS} are needed, "

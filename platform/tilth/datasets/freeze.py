@@ -68,7 +68,7 @@ def _report(intake: Intake, rows: Rows, findings: Findings) -> dict[str, Any]:
         "features": [asdict(feature) for feature in intake.features],
         "rows": {"read": intake.count, "kept": kept, "left_out": intake.count - kept},
         "splits": splits,
-        "labels": rows.labels() if findings.labelled else {},
+        "labels": rows.labels() if findings.labelled or findings.several else {},
         "problems": findings.problems.as_json(),
         "warnings": findings.warnings.as_json(),
         "preview": rows.preview(PREVIEWED),

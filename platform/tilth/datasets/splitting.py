@@ -56,17 +56,22 @@ def _so(way: Way) -> str:
 
 
 def _warn(rows: Rows, way: Way, findings: Findings) -> None:
+    if findings.several or (findings.labelled and way.how is not How.RANDOM and rows.placing.wanted()):
+        _warn_unseen(rows, findings)
     if way.how is How.RANDOM or not rows.placing.wanted():
         return
     largest, all_rows = rows.placing.largest()
     if way.group and largest > LARGE_SHARE * all_rows:
         message = f"{largest / all_rows:.0%} of the rows belong together {_because(way)} and are on one side"
         findings.warn("one_large_group", message, f"is {way.group!r} the right column? If not, say which, or split")
-    if findings.labelled:
-        count, labels = rows.only_judged(findings.outside)
-        if count:
-            message = f"{count:,} rows of validation and test have labels that training has not: {', '.join(labels)}"
-            findings.warn("unseen_label", message, "they count as none of the labels; add rows of them", times=count)
+
+
+def _warn_unseen(rows: Rows, findings: Findings) -> None:
+    count, labels = rows.only_judged(findings.outside)
+    if count:
+        message = f"{count:,} rows of validation and test have labels that training has not: {', '.join(labels)}"
+        cure = "they are not judged" if findings.several else "they count as none of the labels"
+        findings.warn("unseen_label", message, f"{cure}; add rows of them for training", times=count)
 
 
 def _told(rows: Rows, way: Way) -> dict[str, Any]:

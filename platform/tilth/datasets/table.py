@@ -64,6 +64,8 @@ class Rows:
             f" FROM read_json(?, format = 'newline_delimited', columns = {shape}, maximum_object_size = {ROW_BYTES})",
             [str(folder / NAME)],
         )
+        several = target is not None and schema.field(target).kind is FieldKind.LABELS
+        self._label = """unnest(from_json(target, '["VARCHAR"]'))""" if several else "target"
         number = target is not None and schema.field(target).kind is FieldKind.NUMBER
         stratum = f"ntile({STRATA}) OVER (ORDER BY target)" if number else "coalesce(target, '')"
         self.placing = Placing(
@@ -80,11 +82,9 @@ class Rows:
 
     def classes(self, but: Sequence[str]) -> int:
         """Different labels on the training side, those of ``but`` not counted."""
+        labels = f"SELECT {self._label} AS label FROM rows WHERE side = 'train'"
         return int(
-            self._one(
-                "SELECT count(DISTINCT target) FROM rows WHERE side = 'train' AND NOT list_contains(?, target)",
-                [list(but)],
-            )
+            self._one(f"SELECT count(DISTINCT label) FROM ({labels}) WHERE NOT list_contains(?, label)", [list(but)])
         )
 
     def labels_left(self, but: Sequence[str]) -> list[str]:
@@ -173,11 +173,13 @@ class Rows:
         return int(self._one(statement, [list(but)]))
 
     def only_judged(self, but: Sequence[str]) -> tuple[int, list[str]]:
-        """Placed rows with a label that no training row has: how many, and the first labels."""
+        """Labels of placed rows that no training row has: how often they are there, and the first of them."""
+        labels = f"SELECT split, {self._label} AS label FROM frozen"
         found = self._db.execute(
-            """SELECT target, count(*) FROM frozen WHERE split <> 'train' AND NOT list_contains(?, target)
-               AND target NOT IN (SELECT DISTINCT target FROM frozen WHERE split = 'train')
-               GROUP BY target ORDER BY target""",
+            f"""WITH labels AS ({labels})
+                SELECT label, count(*) FROM labels WHERE split <> 'train' AND NOT list_contains(?, label)
+                AND label NOT IN (SELECT label FROM labels WHERE split = 'train' AND label IS NOT NULL)
+                GROUP BY label ORDER BY label""",
             [list(but)],
         ).fetchall()
         return sum(rows for _, rows in found), [label for label, _ in found[:5]]
@@ -189,8 +191,12 @@ class Rows:
 
     def labels(self, limit: int = 1000) -> dict[str, int]:
         """Rows of each label, the most frequent first."""
-        order = f"GROUP BY target ORDER BY count(*) DESC, target LIMIT {limit}"
-        return dict(self._db.execute(f"SELECT target, count(*) FROM frozen {order}").fetchall())
+        order = f"GROUP BY label ORDER BY count(*) DESC, label LIMIT {limit}"
+        return dict(
+            self._db.execute(
+                f"SELECT label, count(*) FROM (SELECT {self._label} AS label FROM frozen) {order}"
+            ).fetchall()
+        )
 
     def preview(self, rows: int) -> list[dict[str, Any]]:
         """The first rows of each split."""
