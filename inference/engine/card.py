@@ -6,7 +6,7 @@ from typing import Any
 from tilth.contract.messages import JobSpec
 
 WIDTH = 110
-IN_PERCENT = ("accuracy", "macro_f1", "coverage")
+IN_PERCENT = ("accuracy", "macro_f1", "micro_f1", "subset_accuracy", "lrap", "mean_average_precision", "coverage")
 
 
 def card(spec: JobSpec, report: dict[str, Any], note: str) -> str:

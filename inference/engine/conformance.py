@@ -157,12 +157,18 @@ def _model(face: Vertical, files: dict[str, bytes], rows: list[Row], base: Calla
     _must(outputs.shape[1] == width, f"the model gives {outputs.shape[1]} outputs, the features say {width}")
     answers: list[Any] = task.answer(outputs, features)
     _must(len(answers) == len(outputs), f"{len(outputs)} rows of outputs gave {len(answers)} predictions")
-    target = next(field.role for field in face.schema_.fields if field.kind is FieldKind.LABEL)
-    strange = {str(answer.output) for answer in answers} - {str(row[target]) for row in rows}
+    target = next(field for field in face.schema_.fields if field.kind in (FieldKind.LABEL, FieldKind.LABELS))
+    strange = {label for answer in answers for label in _said(answer.output)}
+    strange -= {label for row in rows for label in _said(row[target.role])}
     _must(not strange, f"the model answers {', '.join(sorted(strange))}, which no row of the sample says")
-    for answer in answers:
+    for answer in answers if target.kind is FieldKind.LABEL else ():
         total = sum((answer.probabilities or {}).values())
         _must(abs(total - 1) < 1e-6, f"the probabilities of an answer sum to {total}")
+
+
+def _said(labels: Any) -> list[str]:
+    """One label, or those of a list."""
+    return [str(label) for label in (labels if isinstance(labels, list) else [labels])]
 
 
 def _outputs(task: Task, files: dict[str, bytes], rows: list[Row], base: Callable[[], Base]) -> tuple[Features, Tensor]:

@@ -15,7 +15,7 @@ from inference.adapters.pooling import mean_pooled
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.candidate import Lesson, Outcome, Session
-from inference.engine.crossing import crossed, folds
+from inference.engine.crossing import crossed, folds, groups_of
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached
 from inference.engine.heads import Head, head_file, read_head, unchanged
@@ -176,7 +176,7 @@ def _crossed(train: Tensor, lesson: Lesson, strength: float, start: Head, sessio
         session.reporter.check(session.keeper.step)
         return fit_linear(train[rows], targets[rows], strength, start, objective)
 
-    fold = folds(targets, lesson.seed)
+    fold = folds(targets, lesson.seed, groups_of(lesson.train))
     return crossed(fold, objective.width, fit, lambda head, rows: head.logits(train[rows]))[1]
 
 
@@ -185,7 +185,8 @@ def _curve(
 ) -> list[list[float]]:
     """[rows, score on validation] of heads that learned from a fifth, from two fifths, and from all rows."""
     head, (valid, targets) = whole
-    objective, fold, made = lesson.objective, folds(lesson.train_targets, lesson.seed), []
+    objective, made = lesson.objective, list[list[float]]()
+    fold = folds(lesson.train_targets, lesson.seed, groups_of(lesson.train))
     for parts in SHARES:
         rows = torch.nonzero(fold < parts).flatten()
         found = fit_linear(train[rows], lesson.train_targets[rows], strength, head, objective)

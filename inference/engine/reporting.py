@@ -41,12 +41,15 @@ class Reporter:
         """Work done since the last call."""
         self.done = min(self.total, self.done + passes)
 
-    def step(self, *, rung: str, step: int, total_steps: int, loss: float, force: bool = False) -> None:
-        """A metrics event, unless the last is too fresh."""
+    def step(
+        self, *, rung: str, step: int, total_steps: int, loss: float, rate: float | None = None, force: bool = False
+    ) -> None:
+        """A metrics event, unless the last is too fresh; ``rate`` is the learning rate, where there is one."""
         if not force and time.monotonic() - self._last < EVERY_S:
             return
         self._last = time.monotonic()
         facts = {"rung": rung, "step": step, "total_steps": total_steps, "train_loss": round(loss, 6)}
+        facts |= {} if rate is None else {"learning_rate": rate}
         told = f"Step {step}/{total_steps}: training loss={loss:.4f}"
         self.spool.emit(EventKind.METRICS, told, data={**facts, **self._progress()})
 

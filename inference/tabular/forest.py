@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inference.engine.candidate import Session
 from inference.engine.crossing import crossed
+from inference.engine.objectives.number import Number
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.tabular.columns import Cells, Columns
@@ -62,8 +63,8 @@ class Forest:
     title: str = "the forest"
 
     def suits(self, objective: Objective) -> bool:
-        """Anything."""
-        return True
+        """One label of several, or a number."""
+        return isinstance(objective, SingleLabel | Number)
 
     def fit(self, table: TableLesson, session: Session) -> Fitted:
         """All rows; judged by forests of the folds."""

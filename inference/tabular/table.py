@@ -11,7 +11,7 @@ from tilth.contract.messages import Row
 from torch import Tensor
 
 from inference.engine.candidate import Lesson
-from inference.engine.crossing import folds
+from inference.engine.crossing import folds, groups_of
 from inference.engine.objectives.objective import Objective
 from inference.tabular.columns import Cells, Columns
 
@@ -34,8 +34,7 @@ class TableLesson:
 
         Each is judged by a model that has not seen it, so validation need not stand aside.
         """
-        held = [row for row, known in zip(self.lesson.validation, self.lesson.known.tolist(), strict=True) if known]
-        return self.read([*self.lesson.train, *held])
+        return self.read(self._learned)
 
     @cached_property
     def targets(self) -> Tensor:
@@ -50,7 +49,12 @@ class TableLesson:
     @cached_property
     def folds(self) -> Tensor:
         """[rows]: the fold of each."""
-        return folds(self.targets, self.lesson.seed)
+        return folds(self.targets, self.lesson.seed, groups_of(self._learned))
+
+    @property
+    def _learned(self) -> list[Row]:
+        known = self.lesson.known.tolist()
+        return [*self.lesson.train, *(row for row, kept in zip(self.lesson.validation, known, strict=True) if kept)]
 
     @property
     def objective(self) -> Objective:

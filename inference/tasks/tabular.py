@@ -42,7 +42,7 @@ class Tabular:
         if face.schema_.free_columns is None:
             raise VerticalError(f"{face.name}: a task of tables needs a role of kind columns; the schema has none")
         self._role = face.schema_.free_columns.role
-        self._target = Target(face)
+        self._target = Target.of_face(face)
 
     def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
         """The target's labels or scale, and every column's; raises JobFault without a column."""

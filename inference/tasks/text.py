@@ -1,4 +1,4 @@
-"""Texts: one text, or a pair of them, read by an encoder; the target is a label of a fixed set or a number."""
+"""Texts: one text, or a pair of them, read by an encoder; the target is one label, several labels, or a number."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -35,7 +35,7 @@ class Text:
         self._texts = [field.role for field in face.schema_.fields if field.kind is FieldKind.TEXT]
         if not 1 <= len(self._texts) <= 2:
             raise VerticalError(f"{face.name}: a task of texts needs one or two roles of kind text, not {self._texts}")
-        self._target = Target(face)
+        self._target = Target.of_face(face)
 
     def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
         """The target's labels or scale; raises JobFault if there is nothing to tell apart."""
@@ -71,7 +71,7 @@ class Text:
 
     def baseline_bytes(self, rows: list[Row]) -> int:
         """Of TF-IDF with a linear SVM."""
-        labels = len({self._target.value(row) for row in rows})
+        labels = len({str(row.get(self._target.role)) for row in rows})
         return tfidf(sum(len(self._joined(row)) for row in rows), labels)
 
     def baseline(self, lesson: Lesson, rows: list[Row], targets: Tensor) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import io
 import json
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,13 @@ def test_a_row_becomes_an_invoice_line_to_the_cent(stack: Any) -> None:
     assert any("Files validated" in event.message for event in events)
     assert client.fine_tuning.jobs.checkpoints.list(job.id).data[0].fine_tuning_job_id == job.id
 
-    (results,) = job.result_files
-    header, first, *_ = client.files.content(results).text.splitlines()
+    metrics, board, curves = job.result_files
+    header, first, *_ = client.files.content(metrics).text.splitlines()
     assert header.startswith("step,rung,train_loss,valid_loss,valid_accuracy")
     assert ",probe," in first
+    assert client.files.content(board).text.splitlines()[1].startswith("probe,,probe,accuracy,0.")
+    with zipfile.ZipFile(io.BytesIO(client.files.content(curves).content)) as archive:
+        assert [name.partition("/")[0] for name in archive.namelist()] == ["probe"]
 
     model = job.fine_tuned_model
     assert model is not None

@@ -9,12 +9,27 @@ DEFAULT = SchemaField(
     title="Default",
     aliases=("default", "defaulted", "bad", "target", "label", "class", "risk", "outcome", "status"),
 )
+CUSTOMER = SchemaField(
+    role="customer",
+    kind=FieldKind.GROUP,
+    title="Customer",
+    required=False,
+    sensitive=True,
+    aliases=("customer_id", "client_id", "borrower_id", "applicant_id", "member_id", "user_id", "sk_id_curr"),
+)
+DATE = SchemaField(
+    role="date",
+    kind=FieldKind.TIME,
+    title="Date of application",
+    required=False,
+    aliases=("application_date", "date_of_application", "applied_at", "applied_on", "origination_date", "issue_date"),
+)
 
 vertical = Vertical(
     name="credit_risk",
     title="Credit risk",
     description="Scores applications by the odds that they default, from whatever columns the lender has.",
-    schema=Schema(fields=(FEATURES, DEFAULT)),
+    schema=Schema(fields=(FEATURES, DEFAULT, CUSTOMER, DATE)),
     metrics=(
         Metric(name="auc", title="AUC"),
         Metric(name="ks", title="KS"),

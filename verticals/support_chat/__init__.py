@@ -15,12 +15,20 @@ LABEL = SchemaField(
     title="Intent",
     aliases=("label", "intent", "category", "class", "topic", "target", "tag"),
 )
+CUSTOMER = SchemaField(
+    role="customer",
+    kind=FieldKind.GROUP,
+    title="Customer",
+    required=False,
+    sensitive=True,
+    aliases=("customer_id", "user_id", "client_id", "account_id", "conversation_id", "session_id", "ticket_id", "user"),
+)
 
 vertical = Vertical(
     name="support_chat",
     title="Support chat",
     description="Reads a customer's message and names its intent, or says that it is none of the known ones.",
-    schema=Schema(fields=(TEXT, LABEL), out_of_scope_labels=("out_of_scope", "oos")),
+    schema=Schema(fields=(TEXT, LABEL, CUSTOMER), out_of_scope_labels=("out_of_scope", "oos")),
     metrics=(
         Metric(name="accuracy", title="Accuracy"),
         Metric(name="macro_f1", title="Macro-F1"),

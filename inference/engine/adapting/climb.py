@@ -184,8 +184,9 @@ class Climb:
             at = replace(at, step=at.step + 1, batch_in_epoch=at.batch_in_epoch + 1, epoch_loss=at.epoch_loss + loss)
             self._reporter.work(3.0 * len(rows))
             self._reporter.step(
-                rung=self._candidate.rung, step=at.step, total_steps=at.first + run.steps, loss=loss, force=step == 0
-            )
+                rung=self._candidate.rung, step=at.step, total_steps=at.first + run.steps, loss=loss,
+                rate=run.optimiser.param_groups[0]["lr"], force=step == 0,
+            )  # fmt: skip
         return at
 
     def _check(self, at: Progress, best: Best) -> None:

@@ -1,4 +1,4 @@
-"""Losses by name, each one value per row: of logits [rows, classes] and class numbers, or of numbers [rows]."""
+"""Losses by name, one value per row: of class numbers, of numbers; or, of sets, per row and label."""
 
 from collections.abc import Callable, Mapping
 
@@ -34,7 +34,23 @@ def squared(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     return (outputs - targets).square() / 2
 
 
+def binary_cross_entropy(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Of log-odds and targets of 1 or 0 [rows, labels], both moved towards one half by half of ``smoothing``."""
+    wanted = targets * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(outputs, wanted, reduction="none")
+
+
+def binary_focal(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """The same times (1 - p)^γ, p being what is given to the answer that is right."""
+    sure = torch.where(targets == 1, outputs, -outputs).sigmoid()
+    return (1 - sure) ** FOCUS * binary_cross_entropy(outputs, targets, smoothing)
+
+
 LABEL: dict[Loss, Callable[[Tensor, Tensor, float], Tensor]] = {Loss.CROSS_ENTROPY: cross_entropy, Loss.FOCAL: focal}
+MANY: dict[Loss, Callable[[Tensor, Tensor, float], Tensor]] = {
+    Loss.CROSS_ENTROPY: binary_cross_entropy,
+    Loss.FOCAL: binary_focal,
+}
 NUMBER: dict[Loss, Callable[[Tensor, Tensor, float], Tensor]] = {Loss.HUBER: huber, Loss.MSE: squared}
 
 

@@ -73,6 +73,7 @@ class Loss(StrEnum):
 
 LOSSES: dict[FieldKind, tuple[Loss, ...]] = {
     FieldKind.LABEL: (Loss.CROSS_ENTROPY, Loss.FOCAL),
+    FieldKind.LABELS: (Loss.CROSS_ENTROPY, Loss.FOCAL),
     FieldKind.NUMBER: (Loss.HUBER, Loss.MSE),
 }
 """Those of a kind of target; the first is taken where none is named."""

@@ -17,10 +17,16 @@ class FieldKind(StrEnum):
 
     TEXT = "text"
     LABEL = "label"
+    LABELS = "labels"
+    """Any number of labels, or none, in one cell: a JSON list, or separated by ``|`` or ``;``."""
     CATEGORY = "category"
     NUMBER = "number"
     DATE = "date"
     ID = "id"
+    GROUP = "group"
+    """Whose a row is (user, patient): all rows of one are on one side of a split, and nothing is learned from it."""
+    TIME = "time"
+    """When a row came about, a date: the newest rows are the test, and nothing is learned from it."""
     COLUMNS = "columns"
     """Every column that no other role has, each under its own name: column → text of the cell, or None."""
 
@@ -38,8 +44,12 @@ class SchemaField(Face):
     choices: tuple[str, ...] = ()
 
 
+FROZEN = ("line", "split", "group")
+"""Columns that every frozen row has beside its roles."""
+
+
 class Schema(Face):
-    """The roles of a vertical; the first of kind label or number that is required is the target."""
+    """The roles of a vertical; the first of kind label, labels or number that is required is the target."""
 
     fields: tuple[SchemaField, ...]
     out_of_scope_labels: tuple[str, ...] = ()
@@ -55,13 +65,33 @@ class Schema(Face):
     @property
     def free_columns(self) -> SchemaField | None:
         """The role that takes every column no other role has, if there is one."""
-        return next((field for field in self.fields if field.kind is FieldKind.COLUMNS), None)
+        return self._only(FieldKind.COLUMNS)
+
+    @property
+    def group(self) -> SchemaField | None:
+        """The role that says whose a row is, if there is one."""
+        return self._only(FieldKind.GROUP)
+
+    @property
+    def time(self) -> SchemaField | None:
+        """The role that says when a row came about, if there is one."""
+        return self._only(FieldKind.TIME)
+
+    def _only(self, kind: FieldKind) -> SchemaField | None:
+        return next((field for field in self.fields if field.kind is kind), None)
 
     @model_validator(mode="after")
-    def _one_role_takes_the_rest(self) -> Self:
-        rest = [field.role for field in self.fields if field.kind is FieldKind.COLUMNS]
-        if len(rest) > 1:
-            raise ValueError(f"at most one role takes the columns that are left; here {', '.join(rest)} do")
+    def _one_role_of_a_kind(self) -> Self:
+        for kind in (FieldKind.COLUMNS, FieldKind.GROUP, FieldKind.TIME):
+            if len(roles := [field.role for field in self.fields if field.kind is kind]) > 1:
+                raise ValueError(f"at most one role is of kind {kind}; here {', '.join(roles)} are")
+        return self
+
+    @model_validator(mode="after")
+    def _no_role_is_named_as_a_frozen_column(self) -> Self:
+        for field in self.fields:
+            if field.role in FROZEN:
+                raise ValueError(f"the role {field.role!r} needs another name: frozen rows have a column of that name")
         return self
 
 

@@ -23,7 +23,7 @@ from tilth.tenants.principal import Principal
 from tilth.tenants.scopes import Scope
 from tilth.training import selectors, services
 from tilth.training.orders import JobIn, order_of
-from tilth.training.shapes import job_shape
+from tilth.training.shapes import job_shape, result_files
 
 TRIALS = (8, 16, 32)
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
@@ -51,10 +51,11 @@ def jobs(request: HttpRequest, principal: Principal) -> HttpResponse:
 def job(request: HttpRequest, principal: Principal, job: str) -> HttpResponse:
     """One job; the page asks for its inner part every second until the job has ended."""
     wanted = ids.parse("ftjob", job)
-    shape = job_shape(selectors.job_get(tenant=principal.tenant, job=wanted))
+    view = selectors.job_get(tenant=principal.tenant, job=wanted)
+    shape = job_shape(view)
     events, _ = selectors.event_list(tenant=principal.tenant, job=wanted, limit=30)
     part = "job_watch.html" if request.headers.get("HX-Request") else "job.html"
-    context = {"job": shape, "events": events, "ended": shape["status"] in ENDED}
+    context = {"job": shape, "events": events, "ended": shape["status"] in ENDED, "results": result_files(view.job)}
     return show(request, principal, part, page="jobs", percent=round(100 * shape["progress"]), **context)
 
 
@@ -125,7 +126,9 @@ def _features(file: File, base: BaseModelOffer) -> list[dict[str, Any]]:
 def _wish(request: HttpRequest) -> dict[str, Any]:
     """The form as the API would get it; empty fields are left out."""
     sent = request.POST
-    wish: dict[str, Any] = {name: sent[name] for name in ("model", "training_file", "suffix") if sent.get(name)}
+    wish: dict[str, Any] = {
+        name: sent[name] for name in ("model", "training_file", "suffix", "split") if sent.get(name)
+    }
     wish["options"] = {name: name in sent for name in ("accept_bad_rows", "class_weights")}
     wish["options"] |= {name: sent[name] for name in ("method", "trials") if sent.get(name)}
     if columns := {role: sent[f"column-{role}"] for role in ("text", "label") if sent.get(f"column-{role}")}:

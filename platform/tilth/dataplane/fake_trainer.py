@@ -151,7 +151,9 @@ class FakeTrainer:
         files = {"features.json": b'{"labels": ["a", "b"]}', "README.md": b"# A model that knows nothing\n"}
         digest = self._write("model", files)
         metrics = {"accuracy": 0.9, "macro_f1": 0.89}
-        data = {"path": "model/", "digest": digest, "metrics": metrics, "report": {"rung": "lora", "test": metrics}}
+        board = [{"name": "lora", "rung": "lora", "metric": "accuracy", "score": 0.9, "interval": [0.85, 0.95]}]
+        report = {"rung": "lora", "test": metrics, "leaderboard": board}
+        data = {"path": "model/", "digest": digest, "metrics": metrics, "report": report}
         return EventKind.SUCCEEDED, "Training finished", data
 
     def _write(self, folder: str, files: dict[str, bytes]) -> str:

@@ -25,7 +25,7 @@ from tilth.core.serializers import Deleted, Strict, valid, valid_query
 from tilth.datasets import selectors, services
 from tilth.datasets.checking import check_create
 from tilth.datasets.export import problems_csv
-from tilth.datasets.fields import KindField, KindsField
+from tilth.datasets.fields import KindField, KindsField, SplitField
 from tilth.datasets.models import Check
 from tilth.datasets.recipes import Request, SplitOptions
 from tilth.datasets.shapes import check_shape, dataset_shape, file_shape, upload_shape
@@ -183,6 +183,7 @@ class FileReportView(APIView):
         vertical = serializers.CharField(default=None, allow_null=True)
         columns = serializers.CharField(default=None, allow_null=True, help_text='JSON, e.g. {"text": "utterance"}')
         kinds = serializers.CharField(default=None, allow_null=True, help_text='JSON, e.g. {"branch": "category"}')
+        split = SplitField(default=None)
         accept_bad_rows = serializers.BooleanField(default=False)
 
     class Out(serializers.Serializer[Any]):
@@ -205,7 +206,7 @@ class FileReportView(APIView):
                 columns=_object(
                     query, "columns", serializers.DictField(child=serializers.CharField(), allow_null=True)
                 ),
-                options=SplitOptions(accept_bad_rows=query["accept_bad_rows"]),
+                options=SplitOptions(accept_bad_rows=query["accept_bad_rows"], split=query["split"]),
                 kinds=_object(query, "kinds", KindsField()),
             )
             check = check_shape(check_create(tenant=tenant, request=wish, freeze=False))
@@ -242,6 +243,7 @@ class DatasetListView(APIView):
         test_file = serializers.CharField(default=None, allow_null=True)
         columns = serializers.DictField(child=serializers.CharField(), default=None, allow_null=True)
         kinds = KindsField(default=None)
+        split = SplitField(default=None)
         seed = serializers.IntegerField(default=0, min_value=0, max_value=2**31 - 1)
         accept_bad_rows = serializers.BooleanField(default=False)
 
@@ -341,7 +343,7 @@ def _request(body: dict[str, Any]) -> Request:
         validation_file=_file(body["validation_file"]),
         test_file=_file(body["test_file"]),
         columns=body["columns"],
-        options=SplitOptions(seed=body["seed"], accept_bad_rows=body["accept_bad_rows"]),
+        options=SplitOptions(body["seed"], body["accept_bad_rows"], body["split"]),
         kinds=body["kinds"],
     )
 

@@ -2,7 +2,10 @@
 
 import unicodedata
 from collections.abc import Sequence
+from datetime import UTC, datetime, time
 from hashlib import blake2b
+
+import orjson
 
 from tilth.contract.vertical import FieldKind, Schema, SchemaField
 from tilth.datasets.columns import SPLIT, SPLIT_VALUES, Match
@@ -10,8 +13,10 @@ from tilth.datasets.features import Feature, Kind
 from tilth.datasets.profile import date, number
 from tilth.datasets.reading import Cell, Record
 from tilth.datasets.report import Problem, shown
+from tilth.datasets.several import Listed, labels_in
 
 LABEL_CHARS = 200
+MIDNIGHT = time()
 
 Features = dict[str, str | None]
 """Column → text of the cell."""
@@ -66,13 +71,15 @@ class RowCheck:
 
 def value_of(field: SchemaField, cell: Cell) -> Value:
     """The value of a role; raises Fault."""
+    if field.kind is FieldKind.LABELS:
+        return _labels(field, cell)
     text = _text(cell)
     if not text:
         if not field.required:
             return None
         raise Fault(f"empty_{field.role}", f"the {field.title.lower()} is empty", "fill it in or remove the row")
     if field.choices and text not in field.choices:
-        raise Fault("unknown_choice", "this is none of the choices", f"write one of {', '.join(field.choices)}")
+        raise _no_choice(field, "this is")
     return _typed(field, text)
 
 
@@ -103,8 +110,8 @@ def key_of(row: Row, roles: Sequence[str]) -> str:
 
 
 def target_of(schema: Schema) -> SchemaField | None:
-    """The role that is learned: the first required label or number."""
-    kinds = (FieldKind.LABEL, FieldKind.NUMBER)
+    """The role that is learned: the first required label, set of labels or number."""
+    kinds = (FieldKind.LABEL, FieldKind.LABELS, FieldKind.NUMBER)
     return next((field for field in schema.fields if field.required and field.kind in kinds), None)
 
 
@@ -114,14 +121,38 @@ def _typed(field: SchemaField, text: str) -> Value:
             return _number(text)
         case FieldKind.DATE:
             _refuse_no_date(text)
-        case FieldKind.LABEL if len(text) > LABEL_CHARS:
-            cure = "a label is a short name; is another column the label?"
-            raise Fault("long_label", f"the label has more than {LABEL_CHARS} characters", cure)
+        case FieldKind.TIME:
+            return _moment(text)
+        case FieldKind.LABEL:
+            _refuse_long(text)
     return text
 
 
+def _labels(field: SchemaField, cell: Cell) -> str:
+    """A JSON list, sorted; an empty cell holds none of the labels."""
+    labels = None if cell is None else labels_in(cell)
+    if labels is None:
+        cure = 'write a list of texts, e.g. ["a", "b"], or a|b, or leave it empty for none'
+        raise Fault("not_labels", "these are no labels", cure)
+    for label in labels:
+        if field.choices and label not in field.choices:
+            raise _no_choice(field, f"{shown(label)} is")
+        _refuse_long(label)
+    return orjson.dumps(labels).decode()
+
+
+def _no_choice(field: SchemaField, what: str) -> Fault:
+    return Fault("unknown_choice", f"{what} none of the choices", f"write one of {', '.join(field.choices)}")
+
+
+def _refuse_long(label: str) -> None:
+    if len(label) > LABEL_CHARS:
+        cure = "a label is a short name; is another column the label?"
+        raise Fault("long_label", f"the label has more than {LABEL_CHARS} characters", cure)
+
+
 def _text(cell: Cell) -> str:
-    if cell is None:
+    if cell is None or isinstance(cell, Listed):
         raise Fault("not_plain", "this is a list, an object or binary data", "write plain text or a number")
     return cell.strip()
 
@@ -133,9 +164,20 @@ def _number(text: str) -> float:
     return value
 
 
-def _refuse_no_date(text: str) -> None:
-    if date(text) is None:
+def _refuse_no_date(text: str) -> datetime:
+    if (found := date(text)) is None:
         raise Fault("not_a_date", "this is no date", "write it as 2026-12-31 or 2026-12-31T23:59:59")
+    return found
+
+
+def _moment(text: str) -> str:
+    """UTC, as short as it can be said: equal times are equal texts, and later ones sort behind."""
+    found = _refuse_no_date(text)
+    try:
+        plain = found.astimezone(UTC).replace(tzinfo=None) if found.tzinfo else found
+    except OverflowError:
+        raise Fault("not_a_date", "this is no date of the calendar", "write a year from 1 to 9999") from None
+    return plain.date().isoformat() if plain.time() == MIDNIGHT else plain.isoformat()
 
 
 def _said(value: Value) -> str:

@@ -18,6 +18,11 @@ LABEL_DISTINCT_SHARE = 0.5
 """A column of labels repeats its values: at most this many distinct ones for each row."""
 LABEL_MEAN_CHARS = 60
 TEXT_MEAN_CHARS = 8
+WORDS_OF_TEXT = 3
+FEWEST_GROUPS = 10
+"""Fewer values of a column tell rows apart by something else than whose they are."""
+FEWEST_TIMES = 3
+"""For training, validation and test to be of different times."""
 NEARLY_ALL = 0.98
 
 
@@ -44,7 +49,7 @@ def match_columns(
             free = [column for column in columns if column.name not in {match.column for match in matches}]
             if field.role not in {match.role for match in matches} and (match := step(field, free)):
                 matches.append(match)
-    if SPLIT not in {match.role for match in matches} | {field.role for field in schema.fields}:
+    if SPLIT not in {match.role for match in matches}:
         matches += _split([column for column in columns if column.name not in {m.column for m in matches}])
     return matches
 
@@ -97,13 +102,25 @@ def _said(schema: Schema, names: Sequence[str], said: Mapping[str, str]) -> list
 def _by_name(field: SchemaField, free: Sequence[Column]) -> Match | None:
     for alias in (field.role, *field.aliases):
         for column in free:
-            if plain(column.name) == plain(alias):
+            if plain(column.name) == plain(alias) and _would_do(field, column):
                 return Match(field.role, column.name, f"the name {column.name!r} is usual for {field.title.lower()}")
     return None
 
 
+def _would_do(field: SchemaField, column: Column) -> bool:
+    """Whether a column may have a role for its name alone: what keeps rows apart must be what it is called."""
+    match field.kind:
+        case FieldKind.GROUP:
+            short = column.mean_chars <= LABEL_MEAN_CHARS and column.mean_words < WORDS_OF_TEXT
+            return short and column.distinct >= FEWEST_GROUPS
+        case FieldKind.TIME:
+            dated = column.dates >= column.rows * NEARLY_ALL
+            return dated and column.distinct >= FEWEST_TIMES
+    return True
+
+
 def _by_values(field: SchemaField, free: Sequence[Column]) -> Match | None:
-    fits = [column for column in free if column.filled and _fits(field, column)]
+    fits = [column for column in free if column.filled + column.listed and _fits(field, column)]
     if not fits or not field.required:
         return None
     best = min(fits, key=lambda column: _rank(field, column))
@@ -118,24 +135,31 @@ def _fits(field: SchemaField, column: Column) -> bool:
         case FieldKind.LABEL | FieldKind.CATEGORY:
             repeats = 2 <= column.distinct < filled and column.distinct <= max(2.0, filled * LABEL_DISTINCT_SHARE)
             return repeats and column.mean_chars <= LABEL_MEAN_CHARS
+        case FieldKind.LABELS:
+            cells = column.filled + column.listed
+            repeats = 2 <= column.labels <= max(2.0, cells * LABEL_DISTINCT_SHARE)
+            return repeats and column.several > 0 and column.mean_chars <= 2 * LABEL_MEAN_CHARS
         case FieldKind.NUMBER:
             return column.numbers >= filled * NEARLY_ALL
         case FieldKind.DATE:
             return column.dates >= filled * NEARLY_ALL
         case FieldKind.ID:
             return column.distinct == filled
-        case FieldKind.COLUMNS:
-            return False
+        case FieldKind.COLUMNS | FieldKind.GROUP | FieldKind.TIME:
+            return False  # the last two by name only: a wrong one would change what is learned
 
 
 def _rank(field: SchemaField, column: Column) -> float:
     """The smallest is the best of those that fit."""
     if field.kind is FieldKind.TEXT:
         return -column.mean_chars
-    return column.distinct_share
+    return column.labels if field.kind is FieldKind.LABELS else column.distinct_share
 
 
 def _because(field: SchemaField, column: Column) -> str:
+    if field.kind is FieldKind.LABELS:
+        cells = column.filled + column.listed
+        return f"by its values: {column.labels:,} labels that repeat in {cells:,} rows, several in one cell"
     wants = {
         FieldKind.TEXT: "the longest texts",
         FieldKind.LABEL: "few, short values that repeat",

@@ -7,7 +7,17 @@ from enum import StrEnum
 
 from tilth.contract.vertical import Schema
 from tilth.core.errors import Invalid
-from tilth.datasets.columns import LABEL_DISTINCT_SHARE, NEARLY_ALL, Match, facts, hint, match_columns, plain, quoted
+from tilth.datasets.columns import (
+    LABEL_DISTINCT_SHARE,
+    NEARLY_ALL,
+    WORDS_OF_TEXT,
+    Match,
+    facts,
+    hint,
+    match_columns,
+    plain,
+    quoted,
+)
 from tilth.datasets.profile import Column
 
 FEW = 20
@@ -154,7 +164,7 @@ def _number(column: Column) -> tuple[Kind, str]:
 def _words(column: Column) -> tuple[Kind, str]:
     if _few(column):
         return Kind.CATEGORY, f"few values that repeat ({facts(column)})"
-    if column.mean_words >= 3 or (column.mean_chars >= LONG_CHARS and column.mean_words >= 2):
+    if column.mean_words >= WORDS_OF_TEXT or (column.mean_chars >= LONG_CHARS and column.mean_words >= 2):
         return Kind.TEXT, f"texts of several words ({facts(column)})"
     if column.distinct == column.filled:
         return Kind.IGNORE, "no value twice: an id"

@@ -1,10 +1,11 @@
-"""The field of a request that says how free columns are read."""
+"""The fields of a request that say how free columns are read, and how rows are split."""
 
 from typing import Any
 
 from rest_framework import serializers
 
 from tilth.datasets.features import KINDS, unknown_kind
+from tilth.datasets.splits import HOWS
 
 
 class KindField(serializers.ChoiceField):
@@ -30,3 +31,11 @@ class KindsField(serializers.DictField):
             "Column → how it is read, where that is not as the report says; for verticals that learn from all columns."
         )
         super().__init__(**{"allow_null": True, "help_text": told, **kwargs})
+
+
+class SplitField(serializers.ChoiceField):
+    """How rows are split, where that is not as the report says."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        told = "random; grouped: rows of one group on one side; time: the newest rows for test. Left out: the best one."
+        super().__init__(HOWS, **{"allow_null": True, "help_text": told, **kwargs})

@@ -12,6 +12,8 @@ from tilth.datasets.features import used_kinds
 from tilth.datasets.findings import Findings
 from tilth.datasets.intake import Intake, Source
 from tilth.datasets.report import Problems
+from tilth.datasets.splits import ways
+from tilth.datasets.splitting import split_rows
 from tilth.datasets.table import RowFile, Rows
 
 PREVIEWED = 5
@@ -29,6 +31,8 @@ class Wish:
     accept_bad_rows: bool
     kinds: Mapping[str, str] | None = None
     """Free column → kind, as far as it was said."""
+    split: str | None = None
+    """How rows are split, if it was said."""
 
 
 def freeze(sources: Sequence[Source], wish: Wish, folder: Path, out: Path | None) -> dict[str, Any]:
@@ -44,14 +48,15 @@ def freeze(sources: Sequence[Source], wish: Wish, folder: Path, out: Path | None
     roles = [field.role for field in intake.fields()]
     rows = Rows(folder, wish.schema, roles, target.role if target else None)
     findings = Findings(rows, sources, intake, wish.schema)
-    findings.look()
+    split = ways(wish.schema, intake.matches[0], wish.split)
+    findings.look(split[0])
     if findings.problems.total and not wish.accept_bad_rows:
         raise _refusal(findings.problems, intake.count, sources)
     findings.refuse_hopeless()
-    rows.split(wish.seed)
+    told = split_rows(rows, split, wish.seed, findings)
     if out:
         rows.write(out, used_kinds(intake.features))
-    return _report(intake, rows, findings)
+    return {**_report(intake, rows, findings), "split": told}
 
 
 def _report(intake: Intake, rows: Rows, findings: Findings) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def _report(intake: Intake, rows: Rows, findings: Findings) -> dict[str, Any]:
         "features": [asdict(feature) for feature in intake.features],
         "rows": {"read": intake.count, "kept": kept, "left_out": intake.count - kept},
         "splits": splits,
-        "labels": rows.labels() if findings.labelled else {},
+        "labels": rows.labels() if findings.labelled or findings.several else {},
         "problems": findings.problems.as_json(),
         "warnings": findings.warnings.as_json(),
         "preview": rows.preview(PREVIEWED),

@@ -12,6 +12,7 @@ from tilth.datasets.intake import sampled
 from tilth.datasets.opening import open_table
 from tilth.datasets.profile import Column, profile
 from tilth.datasets.report import Problem, Problems
+from tilth.datasets.splits import ways
 
 PREVIEWED = 10
 PREVIEWED_COLUMNS = 200
@@ -50,4 +51,5 @@ def _roles(schema: Schema, columns: list[Column]) -> dict[str, Any]:
         "columns": [asdict(match) for match in matches],
         "features": [asdict(feature) for feature in features[:PREVIEWED_COLUMNS]],
         "missing": lacking,
+        "split": ways(schema, matches, None)[0].why,
     }

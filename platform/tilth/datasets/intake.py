@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tilth.contract.vertical import Schema, SchemaField
+from tilth.contract.vertical import FieldKind, Schema, SchemaField
 from tilth.core.errors import Invalid
 from tilth.datasets.checks import Row, RowCheck, key_of, target_of
 from tilth.datasets.columns import SPLIT, Match, match_columns, refuse_missing
@@ -18,6 +18,8 @@ from tilth.datasets.report import Problem, Problems
 from tilth.datasets.table import RowFile
 
 SAMPLED_CHARS = 1 << 25
+NOT_SAID = (FieldKind.GROUP, FieldKind.TIME)
+"""Whose a row is and when it came about are no part of what it says: equal rows of two customers are equal."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Intake:
     ) -> None:
         self._schema, self._said, self._kinds, self._rows = schema, said, kinds, rows
         target = target_of(schema)
-        self._key = [field.role for field in schema.fields if target is None or field.role != target.role]
+        self._key = [field.role for field in schema.fields if field.kind not in NOT_SAID and field != target]
         self.problems = Problems()
         self.matches: list[list[Match]] = []
         """Of each file."""

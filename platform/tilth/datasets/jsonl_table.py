@@ -19,6 +19,7 @@ from tilth.datasets.reading import (
     refuse_names,
 )
 from tilth.datasets.report import Problem, shown
+from tilth.datasets.several import Listed
 
 SNIFFED_ROWS = 1000
 """Rows whose keys make the columns."""
@@ -97,7 +98,9 @@ def _cell(value: Any) -> Cell:
             return value
         case None:
             return ""
-        case list() | dict():
+        case list():
+            return Listed(json.dumps(value, ensure_ascii=False))
+        case dict():
             return None
         case _:
             return json.dumps(value)

@@ -7,10 +7,13 @@ from itertools import pairwise
 from math import isfinite
 
 from tilth.datasets.reading import Cell, Record
+from tilth.datasets.several import Listed, labels_in
 
 SAMPLED_ROWS = 20_000
 EXAMPLES = 5
 WORD_CHARS = 3
+SET_CHARS = 1000
+"""Longer cells are not looked into for labels."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,12 @@ class Column:
     mean_words: float
     steady: bool
     """Whole numbers, no one twice, that only rise or only fall from row to row."""
+    several: int
+    """Different cells that would hold more than one label."""
+    labels: int
+    """Distinct ones among all cells, if each holds labels."""
+    listed: int
+    """Cells that are lists; no plain values, so they do not count as filled."""
 
     @property
     def distinct_share(self) -> float:
@@ -53,13 +62,16 @@ class Column:
 def profile(names: Sequence[str], records: Iterable[Record]) -> list[Column]:
     """Profiles of each column over these rows."""
     columns: list[list[str]] = [[] for _ in names]
+    lists: list[list[str]] = [[] for _ in names]
     rows = 0
     for record in records:
         rows += 1
-        for values, cell in zip(columns, record.cells, strict=True):
-            if cell is not None and (value := cell.strip()):
+        for values, listed, cell in zip(columns, lists, record.cells, strict=True):
+            if isinstance(cell, Listed):
+                listed.append(cell)
+            elif cell is not None and (value := cell.strip()):
                 values.append(value)
-    return [_column(name, rows, values) for name, values in zip(names, columns, strict=True)]
+    return [_column(name, rows, *found) for name, *found in zip(names, columns, lists, strict=True)]
 
 
 def number(text: Cell) -> float | None:
@@ -79,8 +91,10 @@ def date(text: Cell) -> datetime | None:
         return None
 
 
-def _column(name: str, rows: int, values: list[str]) -> Column:
+def _column(name: str, rows: int, values: list[str], lists: list[str]) -> Column:
     distinct = dict.fromkeys(values)
+    short = [cell for cell in (*distinct, *dict.fromkeys(lists)) if len(cell) <= SET_CHARS]
+    sets = [labels_in(cell) or [] for cell in short]
     few = frozenset(value.lower() for value in distinct) if len(distinct) <= EXAMPLES else frozenset()
     return Column(
         name=name,
@@ -94,6 +108,9 @@ def _column(name: str, rows: int, values: list[str]) -> Column:
         few=few,
         mean_words=sum(map(_words, values)) / len(values) if values else 0.0,
         steady=len(distinct) == len(values) and _steady(values),
+        several=sum(len(labels) > 1 for labels in sets),
+        labels=len({label for labels in sets for label in labels}),
+        listed=len(lists),
     )
 
 

@@ -13,7 +13,7 @@ from tilth.contract.vertical import Schema
 from tilth.core.errors import Invalid
 from tilth.datasets.models import File
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same files would become other rows."""
 
 
@@ -23,6 +23,8 @@ class SplitOptions:
 
     seed: int = 0
     accept_bad_rows: bool = False
+    split: str | None = None
+    """One of ``How``, if it was said."""
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ from typing import Any, Self
 
 import orjson
 
-from tilth.contract.vertical import FieldKind, Schema
+from tilth.contract.vertical import FieldKind, Schema, SchemaField
 from tilth.datasets.checks import Row, Value
 from tilth.datasets.duck import confined
+from tilth.datasets.placing import SPLITS, Placing, rank
 from tilth.datasets.report import KEPT
 
 NAME = "rows.jsonl"
 ROW_BYTES = 16 << 20
 """Longest row that is taken, as JSON."""
-TAKEN_OUT = 10
-"""One group of equal rows in so many goes to validation, and one to test, where these are not given."""
+STRATA = 10
+"""Ranges of a number, each of which every split gets its share of."""
 TYPES = {FieldKind.NUMBER: "DOUBLE"}
-SPLITS = ("train", "validation", "test")
 
 
 class RowFile:
@@ -64,6 +64,13 @@ class Rows:
             f" FROM read_json(?, format = 'newline_delimited', columns = {shape}, maximum_object_size = {ROW_BYTES})",
             [str(folder / NAME)],
         )
+        several = target is not None and schema.field(target).kind is FieldKind.LABELS
+        self._label = """unnest(from_json(target, '["VARCHAR"]'))""" if several else "target"
+        number = target is not None and schema.field(target).kind is FieldKind.NUMBER
+        stratum = f"ntile({STRATA}) OVER (ORDER BY target)" if number else "coalesce(target, '')"
+        self.placing = Placing(
+            self._db, folder, group=_of(schema.group, names), time=_of(schema.time, names), stratum=stratum
+        )
 
     def count(self, where: str = "true") -> int:
         """Rows."""
@@ -75,11 +82,9 @@ class Rows:
 
     def classes(self, but: Sequence[str]) -> int:
         """Different labels on the training side, those of ``but`` not counted."""
+        labels = f"SELECT {self._label} AS label FROM rows WHERE side = 'train'"
         return int(
-            self._one(
-                "SELECT count(DISTINCT target) FROM rows WHERE side = 'train' AND NOT list_contains(?, target)",
-                [list(but)],
-            )
+            self._one(f"SELECT count(DISTINCT label) FROM ({labels}) WHERE NOT list_contains(?, label)", [list(but)])
         )
 
     def labels_left(self, but: Sequence[str]) -> list[str]:
@@ -119,8 +124,8 @@ class Rows:
             f"""CREATE TEMP TABLE held AS SELECT key, side, min((source, line)) AS place FROM rows
                 WHERE side <> 'train' GROUP BY ALL;
                 CREATE TEMP TABLE leak AS
-                SELECT source, line, rows.side, arg_max((place, held.side), {_rank("held.side")}) AS other
-                FROM rows JOIN held ON rows.key = held.key AND {_rank("held.side")} > {_rank("rows.side")}
+                SELECT source, line, rows.side, arg_max((place, held.side), {rank("held.side")}) AS other
+                FROM rows JOIN held ON rows.key = held.key AND {rank("held.side")} > {rank("rows.side")}
                 GROUP BY ALL"""
         )
         found = self._db.execute(f"SELECT * FROM leak ORDER BY source, line LIMIT {KEPT}").fetchall()
@@ -162,27 +167,22 @@ class Rows:
         count = int(self._one("SELECT coalesce(sum(rows - 1), 0) FROM twice"))
         return count, [(source, line, *place) for source, line, place in found]
 
-    def split(self, seed: int) -> None:
-        """Takes validation and test, where not given, out of training: every tenth group of equal rows.
+    def classes_of_training(self, but: Sequence[str]) -> int:
+        """Different labels of the placed training rows, those of ``but`` not counted."""
+        statement = "SELECT count(DISTINCT target) FROM frozen WHERE split = 'train' AND NOT list_contains(?, target)"
+        return int(self._one(statement, [list(but)]))
 
-        Groups are ordered by label, then at random, so every label gives its share and equal rows stay together.
-        """
-        given = {side for (side,) in self._db.execute("SELECT DISTINCT side FROM rows").fetchall()}
-        wanted = [(side, place) for side, place in (("test", 0), ("validation", TAKEN_OUT // 2)) if side not in given]
-        chosen = " ".join(f"WHEN place % {TAKEN_OUT} = {place} THEN '{side}'" for side, place in wanted)
-        self._db.execute(
-            f"""CREATE TABLE placed AS
-                WITH equal AS (SELECT key, min(target) AS target FROM rows WHERE side = 'train' GROUP BY key),
-                place AS (SELECT key, {seed % TAKEN_OUT} + row_number() OVER (
-                    ORDER BY target, md5(concat({seed}, key)), key) AS place FROM equal)
-                SELECT key, CASE {chosen} ELSE 'train' END AS split FROM place"""
-            if wanted
-            else "CREATE TABLE placed AS SELECT DISTINCT key, 'train' AS split FROM rows WHERE side = 'train'"
-        )
-        self._db.execute(
-            """CREATE VIEW frozen AS SELECT rows.*,
-               CASE side WHEN 'train' THEN split ELSE side END AS split FROM rows LEFT JOIN placed USING (key)"""
-        )
+    def only_judged(self, but: Sequence[str]) -> tuple[int, list[str]]:
+        """Labels of placed rows that no training row has: how often they are there, and the first of them."""
+        labels = f"SELECT split, {self._label} AS label FROM frozen"
+        found = self._db.execute(
+            f"""WITH labels AS ({labels})
+                SELECT label, count(*) FROM labels WHERE split <> 'train' AND NOT list_contains(?, label)
+                AND label NOT IN (SELECT label FROM labels WHERE split = 'train' AND label IS NOT NULL)
+                GROUP BY label ORDER BY label""",
+            [list(but)],
+        ).fetchall()
+        return sum(rows for _, rows in found), [label for label, _ in found[:5]]
 
     def splits(self) -> dict[str, int]:
         """Rows of each split."""
@@ -191,13 +191,17 @@ class Rows:
 
     def labels(self, limit: int = 1000) -> dict[str, int]:
         """Rows of each label, the most frequent first."""
-        order = f"GROUP BY target ORDER BY count(*) DESC, target LIMIT {limit}"
-        return dict(self._db.execute(f"SELECT target, count(*) FROM frozen {order}").fetchall())
+        order = f"GROUP BY label ORDER BY count(*) DESC, label LIMIT {limit}"
+        return dict(
+            self._db.execute(
+                f"SELECT label, count(*) FROM (SELECT {self._label} AS label FROM frozen) {order}"
+            ).fetchall()
+        )
 
     def preview(self, rows: int) -> list[dict[str, Any]]:
         """The first rows of each split."""
         cursor = self._db.execute(
-            f"SELECT {self._columns()} FROM frozen"
+            f"SELECT line, split, {self._columns()} FROM frozen"
             f" QUALIFY row_number() OVER (PARTITION BY split ORDER BY source, line) <= {rows} ORDER BY {self._order()}"
         )
         names = [column[0] for column in cursor.description or []]
@@ -205,22 +209,23 @@ class Rows:
         return [{**row, **{role: json.loads(row[role]) for role in self._free}} for row in found]
 
     def write(self, path: Path, kinds: Mapping[str, str]) -> None:
-        """Freezes the rows as Parquet: line, split, one column for each role.
+        """Freezes the rows as Parquet: line, split, group (one number for what stays together), a column for each role.
 
         Free columns are a JSON object in one column; the file's metadata say how they are read, under ``kinds``.
         """
         metadata = ", KV_METADATA {kinds: ?}" if kinds else ""
         self._db.execute(
-            f"COPY (SELECT {self._columns()} FROM frozen ORDER BY {self._order()}) TO '{path}'"
+            f'COPY (SELECT line, split, part AS "group", {self._columns()} FROM frozen ORDER BY {self._order()})'
+            f" TO '{path}'"
             f" (FORMAT parquet, COMPRESSION zstd{metadata})",
             [json.dumps(kinds)] if kinds else [],
         )
 
     def _columns(self) -> str:
-        return ", ".join(["line", "split", *(f'{name} AS "{role}"' for role, name in self._roles.items())])
+        return ", ".join(f'{name} AS "{role}"' for role, name in self._roles.items())
 
     def _order(self) -> str:
-        return f"{_rank('split')}, source, line"
+        return f"{rank('split')}, source, line"
 
     def _one(self, statement: str, values: Sequence[Any] = ()) -> Any:
         row = self._db.execute(statement, list(values)).fetchone()
@@ -235,10 +240,10 @@ def _plain(value: Value) -> str | float | None:
     return orjson.dumps(value).decode() if isinstance(value, dict) else value
 
 
+def _of(field: SchemaField | None, names: Mapping[str, str]) -> str | None:
+    return names[field.role] if field else None
+
+
 def _names(schema: Schema) -> dict[str, str]:
     """Role → name of its column in DuckDB."""
     return {field.role: f"r{number}" for number, field in enumerate(schema.fields)}
-
-
-def _rank(column: str) -> str:
-    return f"CASE {column} WHEN 'train' THEN 0 WHEN 'validation' THEN 1 ELSE 2 END"

@@ -1,5 +1,6 @@
 """How an attempt ends: succeeded, failed, paused, cancelled or lost; its span closed, its hold released, once."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,7 @@ from tilth.training.attempts import attempt_locked
 from tilth.training.effects import span_close, span_is_open
 from tilth.training.leftovers import remove_later
 from tilth.training.models import Checkpoint, Job
-from tilth.training.results import FILENAME, Results
+from tilth.training.results import Results
 from tilth.training.states import MAX_LOSSES, State, Stop
 from tilth.training.story import tell
 from tilth.usage import services as usage
@@ -23,11 +24,17 @@ from tilth.usage import services as usage
 
 @in_tenant
 def attempt_succeeded(
-    *, tenant: UUID, job: UUID, attempt: int, folder: VerifiedFolder, results: Results, facts: dict[str, Any]
+    *,
+    tenant: UUID,
+    job: UUID,
+    attempt: int,
+    folder: VerifiedFolder,
+    results: Mapping[str, Results],
+    facts: dict[str, Any],
 ) -> None:
     """The model is made and deployed under its own name, in the same transaction that ends the job.
 
-    ``facts`` is the data of the trainer's ``succeeded`` event.
+    ``facts`` is the data of the trainer's ``succeeded`` event; ``results`` are files by the job's fields.
     """
     found = attempt_locked(job, attempt)
     _close_span(found, "finish", "exit")
@@ -35,9 +42,9 @@ def attempt_succeeded(
     crash_point("finish.model_made")
     serving.deployment_create(tenant=tenant, name=model.name, model=model.id)
     crash_point("finish.deployed")
-    found.result_file = datasets.result_create(
-        tenant=tenant, file=results.file, filename=FILENAME, stored=results.stored
-    )
+    for field, made in results.items():
+        file = datasets.result_create(tenant=tenant, file=made.file, filename=made.filename, stored=made.stored)
+        setattr(found, field, file)
     found.fine_tuned_model = model.name
     found.trained_tokens = facts.get("trained_tokens")
     found.progress = 1.0

@@ -23,6 +23,8 @@ class Job(TenantModel):
     """Role → column, as far as the customer said it."""
     kinds = models.JSONField(null=True)
     """Free column → how it is read, as far as the customer said it."""
+    split = models.CharField(max_length=10, null=True)
+    """How rows are split, if the customer said it."""
     accept_bad_rows = models.BooleanField(default=False)
     options = models.JSONField(default=dict)
     """TrainingOptions of the contract."""
@@ -69,6 +71,10 @@ class Job(TenantModel):
     """{code, message, param} of a failed job."""
     result_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
     """Its metrics as CSV, once it has succeeded."""
+    leaderboard_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
+    """Its candidates as CSV."""
+    tensorboard_file = TenantForeignKey("datasets.File", models.PROTECT, null=True, related_name="+")
+    """Its metrics as TensorBoard's event files, one for each candidate, in a zip."""
     fine_tuned_model = models.CharField(max_length=200, null=True)
 
     class Meta(TenantModel.Meta):

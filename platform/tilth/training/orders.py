@@ -13,7 +13,7 @@ from tilth.core.errors import Invalid
 from tilth.core.ids import parse
 from tilth.core.serializers import MetadataField, Strict
 from tilth.datasets.checks import target_of
-from tilth.datasets.fields import KindsField
+from tilth.datasets.fields import KindsField, SplitField
 from tilth.training.services import Order
 
 AUTO = "auto"
@@ -104,6 +104,7 @@ class JobIn(Strict):
     vertical = serializers.CharField(max_length=60, required=False, allow_null=True)
     columns = serializers.DictField(child=serializers.CharField(max_length=200), required=False, allow_null=True)
     kinds = KindsField(required=False)
+    split = SplitField(required=False)
     options = Options(required=False, allow_null=True)
 
     def validate_integrations(self, value: list[Any] | None) -> None:
@@ -126,6 +127,7 @@ def order_of(body: dict[str, Any]) -> Order:
         test_file=_file(own.get("test_file")),
         columns=body.get("columns"),
         kinds=body.get("kinds"),
+        split=body.get("split"),
         accept_bad_rows=own.get("accept_bad_rows", False),
         suffix=body.get("suffix") or "",
         options=_options(own, asked, _seed(body, own)),

@@ -125,7 +125,7 @@ class Puller:
             self._give_up(attempt, f"its model was refused: {error}")
             return
         crash_point("finish.verified")
-        results = results_store(tenant=attempt.tenant, job=attempt.job)
+        results = results_store(tenant=attempt.tenant, job=attempt.job, report=data.get("report"))
         try:
             attempt_succeeded(**_who(attempt), folder=folder, results=results, facts=data)
         except (DataError, ValueError, TypeError, OverflowError) as error:

@@ -45,6 +45,7 @@ class Order:
     test_file: UUID | None = None
     columns: dict[str, str] | None = None
     kinds: dict[str, str] | None = None
+    split: str | None = None
     accept_bad_rows: bool = False
     suffix: str = ""
     options: TrainingOptions = field(default_factory=TrainingOptions)
@@ -63,8 +64,8 @@ def job_create(*, tenant: UUID, by: Principal, order: Order) -> UUID:
     job = Job(
         **{f"{name}_id": value for name, value in files.items()},
         vertical=order.vertical, base_model=order.base_model, columns=order.columns, kinds=order.kinds,
-        accept_bad_rows=order.accept_bad_rows, suffix=order.suffix, options=order.options.model_dump(mode="json"),
-        asked=order.asked, metadata=order.metadata,
+        split=order.split, accept_bad_rows=order.accept_bad_rows, suffix=order.suffix,
+        options=order.options.model_dump(mode="json"), asked=order.asked, metadata=order.metadata,
     )  # fmt: skip
     job.save()
     tell(job, f"Created fine-tuning job: {public('ftjob', job.id)}")

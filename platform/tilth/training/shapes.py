@@ -6,6 +6,7 @@ from tilth.contract.messages import EventKind
 from tilth.core.ids import public
 from tilth.registry.names import checkpoint_name
 from tilth.training.models import Checkpoint, Event, Job
+from tilth.training.results import FILES
 from tilth.training.selectors import JobView
 from tilth.training.states import State
 
@@ -41,7 +42,7 @@ def job_shape(view: JobView) -> dict[str, Any]:
         "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         "training_file": public("file", job.training_file_id),
         "validation_file": public("file", job.validation_file_id) if job.validation_file_id else None,
-        "result_files": [public("file", job.result_file_id)] if job.result_file_id else [],
+        "result_files": [file for file, _ in result_files(job)],
         "seed": job.options.get("seed", 0),
         "trained_tokens": job.trained_tokens,
         "estimated_finish": _finish(job),
@@ -49,6 +50,12 @@ def job_shape(view: JobView) -> dict[str, Any]:
         "metadata": job.metadata,
         **_own(view),
     }
+
+
+def result_files(job: Job) -> list[tuple[str, str]]:
+    """(id, name) of what the job left."""
+    ids = ((getattr(job, f"{field}_id"), name) for field, name in FILES.items())
+    return [(public("file", id_), name) for id_, name in ids if id_]
 
 
 def event_shape(event: Event) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Validator:
                 test_file=asked.test_file_id,
                 columns=asked.columns,
                 kinds=asked.kinds,
-                options=SplitOptions(seed=asked.options["seed"], accept_bad_rows=asked.accept_bad_rows),
+                options=SplitOptions(asked.options["seed"], asked.accept_bad_rows, asked.split),
             )
         except (Invalid, NotFound) as error:
             job_refused(tenant=tenant, job=job, error=error)

@@ -166,7 +166,7 @@ def test_json_lines_freeze_like_csv_and_nested_values_are_named(frozen: Frozen) 
         "file": "train.csv",
         "line": 21,
         "column": "message",
-        "value": "no plain value",
+        "value": '"["a"]"',
     }
 
 

@@ -162,7 +162,5 @@ def test_a_table_without_a_column_to_learn_from_says_why_each_is_left_out(tmp_pa
 def test_one_role_of_a_schema_takes_all_columns_and_it_is_never_the_target() -> None:
     assert target_of(SCHEMA) == LABEL
     assert SCHEMA.free_columns == FEATURES
-    with pytest.raises(
-        ValidationError, match="at most one role takes the columns that are left; here features, more do"
-    ):
+    with pytest.raises(ValidationError, match="at most one role is of kind columns; here features, more are"):
         Schema(fields=(LABEL, FEATURES, FEATURES.model_copy(update={"role": "more"})))

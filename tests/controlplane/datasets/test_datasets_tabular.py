@@ -51,7 +51,7 @@ def test_features_are_frozen_as_json_under_their_role_and_the_file_says_their_ki
     rows[4]["in'come"] = None
     report = frozen("".join(json.dumps(row) + "\n" for row in rows).encode(), schema=LENDING)
     by_line = {row["line"]: row for row in report["all"]}
-    assert set(by_line[1]) == {"line", "split", "outcome", "features"}
+    assert set(by_line[1]) == {"line", "split", "group", "outcome", "features"}
     assert json.loads(by_line[2]["features"]) == {"in'come": "7", strange: "b"}
     assert json.loads(by_line[5]["features"]) == {"in'come": None, strange: "a"}
     assert metadata(tmp_path / "rows.parquet") == {"kinds": {"in'come": "number", strange: "category"}}
@@ -178,7 +178,7 @@ def test_kinds_are_part_of_the_recipe_only_if_any_are_said(
     before = {
         "format": FORMAT, "schema": schema_of("support_chat").model_dump(mode="json"), "vertical": "support_chat",
         "files": {"training_file": file.sha256}, "columns": {"text": "t"},
-        "options": {"seed": 0, "accept_bad_rows": False},
+        "options": {"seed": 0, "accept_bad_rows": False, "split": None},
     }  # fmt: skip
     plain = Request("support_chat", file.id, columns={"text": "t"})
     files = {"training_file": file}
@@ -277,6 +277,7 @@ def test_a_files_page_shows_how_each_column_is_read_and_why(
              "reason": "few values that repeat (2 distinct values in 60 rows, 4 characters on average)"},
         ],
         "missing": [],
+        "split": "at random, each label in its share; equal rows stay together",
     }  # fmt: skip
     page = tenant.browser.get(f"/files/file-{file.id.hex}").content.decode()
     assert page.count("<th>Read as</th>") == 1

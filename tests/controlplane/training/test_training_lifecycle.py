@@ -146,7 +146,7 @@ def test_a_finished_job_leaves_its_metrics_as_a_file_of_the_customer(
     rig.turn()
     assert job_shape(job_get(tenant=tenant.id, job=job))["result_files"] == []
     rig.turn()
-    (named,) = job_shape(job_get(tenant=tenant.id, job=job))["result_files"]
+    named, *_ = job_shape(job_get(tenant=tenant.id, job=job))["result_files"]
     file = file_get(tenant=tenant.id, file=parse("file", named))
     assert (file.purpose, file.filename, file.status) == ("fine-tune-results", "step_metrics.csv", "processed")
     rows = list(csv.DictReader(io.StringIO(storage.read(file.path).decode())))
@@ -162,7 +162,7 @@ def test_a_finished_job_leaves_its_metrics_as_a_file_of_the_customer(
         file_get(tenant=other_tenant.id, file=file.id)
     kept = sums_db.execute("SELECT count(*) FROM datasets_file WHERE purpose = 'fine-tune-results' AND tenant_id = %s",
                            [tenant.id])  # fmt: skip
-    assert kept.fetchone() == (1,)
+    assert kept.fetchone() == (3,)
 
 
 @pytest.mark.parametrize("how", ["succeeded", "cancelled"])

@@ -55,7 +55,7 @@ function bar(label, share) {
 function showPrediction(form, answer) {
   const first = answer.data[0];
   const place = form.querySelector(".told");
-  const said = first.out_of_scope ? `Out of scope (nearest: ${first.output})` : first.output;
+  const said = first.out_of_scope ? `Out of scope (nearest: ${first.output})` : [].concat(first.output).join(", ") || "None of the labels";
   tell(form, first.interval ? `${said} (between ${first.interval[0]} and ${first.interval[1]})` : said);
   const likely = Object.entries(first.probabilities || {}).sort((a, b) => b[1] - a[1]).slice(0, 5);
   for (const [label, share] of likely) place.append(bar(label, share));
