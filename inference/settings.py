@@ -27,6 +27,12 @@ class Settings:
     """MiB that one trainer may hold; 0: its share of the machine's memory."""
     slots: int
     """Adapters that a host keeps on its device."""
+    adapter_memory_mb: int
+    """MiB of packed adapters that a host keeps in memory behind its slots."""
+    precision: str
+    """In which hosts compute: fp32, bf16, or auto, which is bf16 where the machine does that fast."""
+    deterministic: bool
+    """Every row of every adapter in a forward of its own: the same answer to the bit whoever else asks."""
     small_models_mb: int
     """MiB of files of whole small models that their host keeps in memory."""
     threads: int
@@ -47,6 +53,9 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
         slots=_integer(source, "TILTH_SLOTS", 64),
+        adapter_memory_mb=_integer(source, "TILTH_ADAPTER_MEMORY_MB", 2048),
+        precision=_choice(source, "TILTH_PRECISION", ("auto", "fp32", "bf16")),
+        deterministic=_choice(source, "TILTH_DETERMINISTIC", ("0", "1")) == "1",
         small_models_mb=_integer(source, "TILTH_SMALL_MODELS_MB", 512),
         threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
         ray_address=source.get("RAY_ADDRESS", "auto"),
@@ -59,3 +68,11 @@ def _integer(source: Mapping[str, str], name: str, default: int) -> int:
         return int(text) if text else default
     except ValueError:
         raise ValueError(f"{name} must be a whole number, found {text!r}") from None
+
+
+def _choice(source: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """One of the choices, the first unless told."""
+    text = source.get(name) or choices[0]
+    if text not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {text!r}")
+    return text

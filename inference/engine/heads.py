@@ -9,7 +9,8 @@ from peft import LoraConfig
 from safetensors.torch import load
 from torch import Tensor, nn
 
-from inference.adapters.folder import HEAD, PEFT_PREFIX, adapter_files
+from inference.adapters.folder import HEAD, adapter_files
+from inference.adapters.lora import PEFT_PREFIX
 from inference.engine.base_models import Base
 
 
