@@ -82,7 +82,9 @@ class Loads:
     async def _load(self, digest: str, fetch: Fetch, arrival: Arrival) -> Slot:
         loop, pool = asyncio.get_running_loop(), self._pool
         arrival.refuse_abandoned()
-        packed = pool.recall(digest) or await loop.run_in_executor(self._threads, pool.read, digest, fetch)
+        packed = pool.recall(digest)
+        if packed is None:
+            packed = await loop.run_in_executor(self._threads, pool.read, digest, fetch)
         number = await self._slot(arrival)
         try:
             generation = await loop.run_in_executor(self._threads, pool.fill, number, packed)

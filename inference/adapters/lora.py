@@ -21,7 +21,7 @@ HONOURED = frozenset({
     "megatron_core", "qalora_group_size", "runtime_config",
 })  # fmt: skip
 """What is computed with, and what is nothing to an adapter once it has learned; the rest must be off."""
-OFF = (None, False, "none", "", {}, [])
+OFF: tuple[object, ...] = (None, False, "none", "", {}, [])
 UNTOUCHED_BASE = ("true", "false", "gaussian", "orthogonal", "eva")
 """Ways to begin that leave the base's own weights as they are (not: pissa, olora, loftq, corda, lora_ga)."""
 PLAIN = re.compile(r"[\w.]+")
@@ -112,8 +112,8 @@ def _rank_and_scaling(config: Mapping[str, Any], layer: str) -> tuple[int, float
     """As peft finds them: a pattern that matches the layer's name comes before the adapter's own numbers."""
     ranks, alphas = _pattern(config, "rank_pattern"), _pattern(config, "alpha_pattern")
     try:
-        rank = int(ranks.get(get_pattern_key(ranks, layer), config["r"]))
-        alpha = float(alphas.get(get_pattern_key(alphas, layer), config["lora_alpha"]))
+        rank = int({layer: config["r"], **ranks}[get_pattern_key(list(ranks), layer)])
+        alpha = float({layer: config["lora_alpha"], **alphas}[get_pattern_key(list(alphas), layer)])
         scaling = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     except (KeyError, TypeError, ValueError, ArithmeticError) as cause:
         raise LoraRefused(f"adapter_config.json gives {layer} no rank and lora_alpha: {cause!r}") from cause

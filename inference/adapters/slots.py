@@ -129,12 +129,12 @@ class SlotTable:
     def a(self, layer: Layer) -> Tensor:
         """An embedding's A of all slots, in place: [slots, inputs, rank]."""
         columns = self.rows[:, layer.a_at : layer.a_at + layer.inputs * self.rank]
-        return columns.unflatten(1, (layer.inputs, self.rank))
+        return columns.view(self.slots, layer.inputs, self.rank)
 
     def b(self, layer: Layer) -> Tensor:
         """An embedding's B of all slots, in place: [slots, rank, outputs]."""
         columns = self.rows[:, layer.b_at : layer.b_at + layer.outputs * self.rank]
-        return columns.unflatten(1, (self.rank, layer.outputs))
+        return columns.view(self.slots, self.rank, layer.outputs)
 
     def _place(self, parts: dict[str, tuple[int, int, bool]], at: int) -> int:
         """Lays out layers, the A of all before the B of all; returns where the next may begin."""

@@ -1,6 +1,7 @@
 """A whole request through Ray Serve (ingress, token, host, slots) beside the same model called in its own process."""
 
 import asyncio
+import logging
 import os
 import statistics
 import tempfile
@@ -78,7 +79,7 @@ def data_plane(place: Place) -> Iterator[Settings]:
         "TILTH_DATAPLANE_PORT": str(free_port()), "TILTH_VERIFY_KEY": str(place.root / "verify.pem"),
         "TILTH_WARM_TRAINERS": "0",
     })  # fmt: skip
-    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         deploy(configured)
         yield configured

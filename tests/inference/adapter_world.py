@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.messages import ModelRef, PredictReply, PredictRequest
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.adapters.flows import Overloaded
 from inference.adapters.folder import CARD, FEATURES, adapter_files
@@ -74,7 +74,8 @@ def make_version(
 ) -> Version:
     """A random adapter: its folder as it is stored, its answers from weights merged into a copy of the base."""
     torch.manual_seed(seed)
-    model, rank, tensors = copy.deepcopy(base.model), rank or 1 + seed % 8, {}
+    model, rank = copy.deepcopy(base.model), rank or 1 + seed % 8
+    tensors: dict[str, Tensor] = {}
     for name in linear_names(base.model):
         weight: Any = model.get_submodule(name).weight
         a, b = torch.randn(rank, weight.shape[1]) * spread, torch.randn(weight.shape[0], rank) * spread
@@ -217,4 +218,5 @@ def again(base: Base) -> Base:
     """The base as it is loaded, without what was stacked over it."""
     from transformers import BertModel
 
-    return Base(base.id, base.revision, BertModel.from_pretrained(base.tokenizer.name_or_path).eval(), base.tokenizer)
+    model: nn.Module = BertModel.from_pretrained(base.tokenizer.name_or_path)
+    return Base(base.id, base.revision, model.eval(), base.tokenizer)

@@ -49,7 +49,7 @@ class Rig:
             assert leave.acquire(timeout=60)
             return self._vectors(*asked)
 
-        self.model.vectors = gated  # type: ignore[method-assign]
+        self.model.vectors = gated  # type: ignore[assignment,method-assign]
 
     def open(self) -> None:
         """Forwards need no leave any more."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
-from tilth.contract.messages import PredictReply, PredictRequest
+from tilth.contract.messages import PredictReply, PredictRequest, Row
 from tilth.contract.registry import vertical
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
@@ -51,7 +51,9 @@ class Shape:
             num_attention_heads=self.heads, intermediate_size=self.inner, max_position_embeddings=24,
             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3,
         )  # fmt: skip
-        return BertModel(config).eval()
+        model = BertModel(config)
+        model.train(False)
+        return model
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def test_in_bf16_probabilities_move_little_and_few_answers_flip(place: Any) -> N
     service = BaseService(base, place.storage, slots=4, dtype=torch.bfloat16)
 
     async def ask() -> list[PredictReply]:
-        inputs = tuple({"text": text} for text in texts)
+        inputs: tuple[Row, ...] = tuple({"text": text} for text in texts)
         wishes = [PredictRequest(flow="f", model=version.ref, inputs=inputs) for version in versions]
         return await asyncio.gather(*(service.predict(wish) for wish in wishes))
 

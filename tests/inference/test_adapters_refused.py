@@ -166,7 +166,7 @@ def test_a_folder_that_is_not_there_is_missing_not_a_fault_of_the_host(tiny: Bas
 
 def test_every_setting_of_pefts_that_is_off_by_default_is_let_through(make_files: Any) -> None:
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["query"])
-    whole = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
+    whole = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}  # type: ignore[no-untyped-call]
     files = configured(**whole)(dict(make_files(1)[0]))
     del files[MANIFEST]
     assert read_folder(sealed(files)).rank == 4

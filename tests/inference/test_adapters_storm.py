@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inference.adapters.pool import Pool
-from inference.adapters.slots import SlotTable
+from inference.adapters.slots import Packed, SlotTable
 from inference.engine.base_models import Base, load_base
 from tests.inference.adapter_world import CLIENTS, Storm, World, make_world
 
@@ -62,9 +62,10 @@ def test_a_pool_that_empties_slots_in_use_is_found_out(world: Any, monkeypatch: 
 
 
 def test_a_slot_filled_with_anothers_weights_is_found_out(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill, last = SlotTable.fill, []
+    fill = SlotTable.fill
+    last: list[Packed] = []
 
-    def mistaken(table: SlotTable, number: int, packed: Any) -> int:
+    def mistaken(table: SlotTable, number: int, packed: Packed) -> int:
         """Every tenth time the weights of the one before, under this one's stamp."""
         generation = fill(table, number, packed)
         if len(last) % 10 == 9:
