@@ -108,8 +108,11 @@ class Loads:
             arrival.refuse_abandoned()
 
     def _slot_freed(self) -> None:
-        if self._slotless:
-            self._slotless.popleft().set_result(None)
+        while self._slotless:
+            freed = self._slotless.popleft()
+            if not freed.done():  # cancelled as the loop ends
+                freed.set_result(None)
+                return
 
     async def _turn(self, flow: str) -> None:
         """Waits until one of the loaders is this flow's."""
@@ -121,7 +124,8 @@ class Loads:
         await ready
 
     def _turn_over(self) -> None:
-        if (ready := self._turns.take()) is not None:
-            ready.set_result(None)  # the loader passes on
-        else:
-            self._at_work -= 1
+        while (ready := self._turns.take()) is not None:
+            if not ready.done():
+                ready.set_result(None)  # the loader passes on
+                return
+        self._at_work -= 1

@@ -156,7 +156,9 @@ def test_in_bf16_probabilities_move_little_and_few_answers_flip(place: Any) -> N
 
     async def ask() -> list[PredictReply]:
         inputs: tuple[Row, ...] = tuple({"text": text} for text in texts)
-        wishes = [PredictRequest(flow="f", model=version.ref, inputs=inputs) for version in versions]
+        wishes = [
+            PredictRequest(flow="f", model=version.ref, inputs=inputs, deadline_ms=600_000) for version in versions
+        ]
         return await asyncio.gather(*(service.predict(wish) for wish in wishes))
 
     moved, flips = [], 0

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
 from inference.adapters.pool import Pool
 from inference.adapters.slots import Packed, SlotTable
@@ -16,6 +17,15 @@ CUSTOMERS = 64
 SLOTS = 20
 """Fewer than adapters, so that most requests find theirs elsewhere."""
 NEAR = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """On a base this small a second one only waits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
