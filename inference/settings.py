@@ -31,6 +31,12 @@ class Settings:
     """Processes of the host of whole small models."""
     slots: int
     """Adapters that a host keeps on its device."""
+    adapter_memory_mb: int
+    """MiB of packed adapters that a host keeps in memory behind its slots."""
+    precision: str
+    """In which hosts compute: fp32, bf16, or auto, which is bf16 where the machine does that fast."""
+    deterministic: bool
+    """Every row of every adapter in a forward of its own: the same answer to the bit whoever else asks."""
     small_models_mb: int
     """MiB of files of whole small models that their host keeps in memory."""
     threads: int
@@ -53,6 +59,9 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         host_replicas=_positive(source, "TILTH_HOST_REPLICAS", 1),
         small_host_replicas=_positive(source, "TILTH_SMALL_HOST_REPLICAS", 1),
         slots=_integer(source, "TILTH_SLOTS", 64),
+        adapter_memory_mb=_integer(source, "TILTH_ADAPTER_MEMORY_MB", 2048),
+        precision=_choice(source, "TILTH_PRECISION", ("auto", "fp32", "bf16")),
+        deterministic=_choice(source, "TILTH_DETERMINISTIC", ("0", "1")) == "1",
         small_models_mb=_integer(source, "TILTH_SMALL_MODELS_MB", 512),
         threads=_integer(source, "TILTH_THREADS", os.cpu_count() or 1),
         ray_address=source.get("RAY_ADDRESS", "auto"),
@@ -71,3 +80,11 @@ def _positive(source: Mapping[str, str], name: str, default: int) -> int:
     if (number := _integer(source, name, default)) < 1:
         raise ValueError(f"{name} must be 1 or more, found {number}")
     return number
+
+
+def _choice(source: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """One of the choices, the first unless told."""
+    text = source.get(name) or choices[0]
+    if text not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, found {text!r}")
+    return text

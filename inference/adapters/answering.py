@@ -13,6 +13,7 @@ from inference.adapters.folder import FolderRefused
 from inference.adapters.service import BaseService, MixedAnswer, TooLong
 from inference.engine.base_models import load_base
 from inference.engine.errors import JobFault
+from inference.engine.precision import served_dtype
 from inference.faults import Faulty, fault
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
@@ -28,7 +29,10 @@ class Answering:
     def __init__(self, offer: BaseModelOffer, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
         storage = Storage(load_verify_key(settings.verify_key))
-        self.service = BaseService(load_base(offer, settings.models), storage, slots=settings.slots)
+        self.service = BaseService(
+            load_base(offer, settings.models), storage, slots=settings.slots, memory_mb=settings.adapter_memory_mb,
+            dtype=served_dtype(settings.precision), deterministic=settings.deterministic,
+        )  # fmt: skip
 
     async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
         """Answers rows by one model."""

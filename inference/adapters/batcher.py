@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from inference.adapters.flows import Flows, Overloaded
-from inference.adapters.pool import Fetch, NoSlotFree, Pool, Slot
+from inference.adapters.loads import Loads
+from inference.adapters.pool import Fetch, Pool, Slot
 from inference.adapters.stacked import StackedModel
 from inference.engine.batches import padded
 
@@ -19,7 +21,10 @@ MAX_ROWS = 64
 """Rows of one forward."""
 MAX_WAITING = 2048
 """Rows that may wait; more are refused, never dropped."""
-RETRY_S = 0.01
+PREFETCH = "prefetch"
+"""The flow of what is loaded before anybody asks: one turn among the customers'."""
+ALONE_COSTS = 4
+"""A row that is computed alone takes about the time of so many that are computed together."""
 
 
 @dataclass(frozen=True)
@@ -39,51 +44,61 @@ class Waiting:
     ids: list[int]
     slot: Slot
     deadline: float
+    alone: bool
+    """In a forward of its own: its answer is the same to the bit whoever else asks."""
     answer: "asyncio.Future[Answered]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
 class Batcher:
     """A batch is whatever waits when the model is free: no timer. All forwards run in one thread."""
 
-    def __init__(self, model: StackedModel, pool: Pool, alarm: Callable[[str], Any] = print) -> None:
+    def __init__(
+        self, model: StackedModel, pool: Pool, alarm: Callable[[str], Any] = print, *, deterministic: bool = False
+    ) -> None:
         self._model = model
         self._pool = pool
+        self._loads = Loads(pool)
         self._alarm = alarm
+        self._deterministic = deterministic
         self._flows: Flows[Waiting] = Flows(MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "forward")
-        self._loaders = ThreadPoolExecutor(4, "load")
         self._running: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def held(self, flow: str, digest: str, fetch: Fetch, deadline: float) -> AsyncIterator[Slot]:
+        """The adapter's slot, in use meanwhile; raises Overloaded, FolderRefused."""
+        slot = await self._loads.pin(flow, digest, fetch, deadline)
+        try:
+            yield slot
+        finally:
+            self._pool.unpin(slot)
+
+    def refuse_full(self, flow: str, rows: int) -> None:
+        """Raises Overloaded if so many more rows of that flow may not wait: before anything is loaded for them."""
+        self._flows.refuse_full(flow, rows)
 
     async def rows(
         self, flow: str, digest: str, fetch: Fetch, ids: list[list[int]], deadline_s: float
     ) -> list[Answered]:
         """Answers for encoded rows of one flow, by the adapter of that digest; raises Overloaded, FolderRefused."""
-        self._flows.refuse_full(len(ids))
+        self.refuse_full(flow, len(ids))
         deadline = time.monotonic() + deadline_s
-        slot = await self._pin(digest, fetch, deadline)
-        try:
-            waiting = [Waiting(row, slot, deadline) for row in ids]
-            self._flows.add(flow, waiting)
-            self._wake()
-            return list(await asyncio.gather(*(each.answer for each in waiting)))
-        finally:
-            self._pool.unpin(slot)
+        async with self.held(flow, digest, fetch, deadline) as slot:
+            return await self.answers(flow, slot, ids, deadline)
 
     async def load(self, digest: str, fetch: Fetch, deadline_s: float) -> Slot:
         """Brings an adapter into a slot before anybody asks."""
-        slot = await self._pin(digest, fetch, time.monotonic() + deadline_s)
-        self._pool.unpin(slot)
-        return slot
+        async with self.held(PREFETCH, digest, fetch, time.monotonic() + deadline_s) as slot:
+            return slot
 
-    async def _pin(self, digest: str, fetch: Fetch, deadline: float) -> Slot:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                return await loop.run_in_executor(self._loaders, self._pool.pin, digest, fetch)
-            except NoSlotFree as full:
-                if time.monotonic() > deadline:
-                    raise Overloaded(str(full)) from full
-                await asyncio.sleep(RETRY_S)
+    async def answers(
+        self, flow: str, slot: Slot, ids: list[list[int]], deadline: float, *, alone: bool = False
+    ) -> list[Answered]:
+        """Answers for encoded rows of one flow, by an adapter whose slot is held; raises Overloaded."""
+        waiting = [Waiting(row, slot, deadline, alone or self._deterministic) for row in ids]
+        self._flows.add(flow, waiting)
+        self._wake()
+        return list(await asyncio.gather(*(each.answer for each in waiting)))
 
     def _wake(self) -> None:
         if self._running is None or self._running.done():
@@ -98,40 +113,47 @@ class Batcher:
     def _next(self) -> list[Waiting]:
         """Up to MAX_ROWS rows that are in time, one from each flow in turn; sorted by slot, as the model likes them."""
         batch: list[Waiting] = []
-        while len(batch) < MAX_ROWS and (each := self._flows.take()):
+        room = MAX_ROWS
+        while room > 0 and (each := self._flows.take()):
             if each.answer.cancelled():
                 continue
             if time.monotonic() > each.deadline:
                 each.answer.set_exception(Overloaded("the request waited past its deadline"))
                 continue
             batch.append(each)
-        return sorted(batch, key=lambda each: each.slot.number)
+            room -= ALONE_COSTS if each.alone else 1
+        return sorted(batch, key=lambda each: (each.alone, each.slot.number))
 
     async def _answer(self, batch: list[Waiting]) -> None:
         try:
             loop = asyncio.get_running_loop()
             answers = await loop.run_in_executor(self._thread, self._forward, batch)
+            for each, answer in zip(batch, answers, strict=True):
+                self._give(each, answer)
         except Exception as fault:  # the rows' own callers get it; the next batch goes on
             for each in batch:
                 if not each.answer.done():
                     each.answer.set_exception(fault)
-            return
-        for each, answer in zip(batch, answers, strict=True):
-            if not each.answer.done():
-                each.answer.set_result(answer)
+
+    def _give(self, each: Waiting, answer: Answered) -> None:
+        """Hands a row its answer; a slot that holds another's weights is not used again as it is."""
+        if answer.digest != each.slot.digest and not each.slot.distrusted:
+            self._pool.distrust(each.slot)
+            self._alarm(f"slot {each.slot.number} holds {answer.digest} instead of {each.slot.digest}")
+        if not each.answer.done():
+            each.answer.set_result(answer)
 
     @torch.inference_mode()
     def _forward(self, batch: list[Waiting]) -> list[Answered]:
-        """One base forward; what identifies each answer is read afterwards, from the row that computed it."""
-        slots = [each.slot.number for each in batch]
-        vectors = self._model.vectors(*padded([each.ids for each in batch]), slots)
-        table = self._model.table
-        answers = [
-            Answered(vector, self._model.logits(vector, slot), table.digest(slot), table.generations[slot])
-            for vector, slot in zip(vectors, slots, strict=True)
-        ]
-        for each, answer in zip(batch, answers, strict=True):
-            if answer.digest != each.slot.digest and not each.slot.distrusted:
-                self._pool.distrust(each.slot)
-                self._alarm(f"slot {each.slot.number} holds {answer.digest} instead of {each.slot.digest}")
+        """One base forward for all but those alone; what identifies an answer is read afterwards, from its own row."""
+        together = [each for each in batch if not each.alone]
+        parts = [together] if together else []
+        answers: list[Answered] = []
+        for part in [*parts, *([each] for each in batch if each.alone)]:
+            vectors = self._model.vectors(*padded([each.ids for each in part]), [each.slot.number for each in part])
+            answers += [self._answered(vector, each.slot.number) for vector, each in zip(vectors, part, strict=True)]
         return answers
+
+    def _answered(self, vector: Tensor, slot: int) -> Answered:
+        table = self._model.table
+        return Answered(vector, self._model.logits(vector, slot), table.digest(slot), table.generations[slot])

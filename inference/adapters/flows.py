@@ -12,7 +12,11 @@ class Overloaded(Exception):
 
 
 class Flows(Generic[T]):
-    """Bounded: what does not fit is refused, never dropped."""
+    """Bounded: what does not fit is refused, never dropped.
+
+    A flow may fill the room alone, but of those that wait each has its share: whoever comes to a room that another
+    has filled is let in, up to the part that would be his.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -22,14 +26,16 @@ class Flows(Generic[T]):
     def __len__(self) -> int:
         return self._count
 
-    def refuse_full(self, more: int) -> None:
-        """Raises Overloaded if so many more do not fit."""
-        if self._count + more > self._most:
-            raise Overloaded(f"{self._count} are waiting; at most {self._most} may")
+    def refuse_full(self, flow: str, more: int) -> None:
+        """Raises Overloaded if so many more of that flow do not fit."""
+        own = len(self._flows.get(flow, ()))
+        share = self._most // len({*self._flows, flow})
+        if self._count + more > self._most and own + more > share:
+            raise Overloaded(f"{self._count} are waiting, {own} of them yours; at most {self._most} may, {share} yours")
 
     def add(self, flow: str, items: Sequence[T]) -> None:
         """Behind what the flow has waiting; raises Overloaded, and adds none, if they do not all fit."""
-        self.refuse_full(len(items))
+        self.refuse_full(flow, len(items))
         self._flows.setdefault(flow, deque()).extend(items)
         self._count += len(items)
 

@@ -13,10 +13,11 @@ from tilth.contract.digest import MANIFEST, folder_digest
 from tilth.contract.errors import ContractError
 from torch import Tensor
 
+from inference.adapters.lora import LoraRefused, LoraWeights, read_lora
+
 ADAPTER, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 HEAD, FEATURES, CARD = "head.safetensors", "features.json", "README.md"
 ALLOWED = frozenset({ADAPTER, CONFIG, HEAD, FEATURES, CARD, MANIFEST})
-PEFT_PREFIX = "base_model.model."
 FORMAT = 1
 
 
@@ -25,19 +26,10 @@ class FolderRefused(ContractError):
 
 
 @dataclass(frozen=True)
-class LoraWeights:
-    """One layer's low-rank update: a [rank, in], b [out, rank]; the layer adds scaling · b a x."""
-
-    a: Tensor
-    b: Tensor
-
-
-@dataclass(frozen=True)
 class AdapterFolder:
     """A fine-tuned model as read: LoRA of the layers that it changes (none in a probe's), head, features, manifest."""
 
     lora: dict[str, LoraWeights]
-    scaling: float
     head: dict[str, Tensor]
     """weight [classes, hidden], bias [classes]."""
     features: dict[str, Any]
@@ -54,7 +46,7 @@ class AdapterFolder:
 def bare(digest: str, width: int) -> AdapterFolder:
     """Changes nothing and has no class: in a slot of its own the base answers alone, beside everybody else's rows."""
     head = {"weight": torch.zeros(0, width), "bias": torch.zeros(0)}
-    return AdapterFolder({}, 0.0, head, {}, {}, digest)
+    return AdapterFolder({}, head, {}, {}, digest)
 
 
 def adapter_files(lora: Mapping[str, Tensor], config: dict[str, Any]) -> dict[str, bytes]:
@@ -68,8 +60,8 @@ def read_folder(files: Mapping[str, bytes]) -> AdapterFolder:
     if foreign := sorted(set(files) - ALLOWED):
         raise FolderRefused(f"the folder holds {', '.join(foreign)}; only safetensors, JSON and the card are allowed")
     manifest, digest = checked(files, {ADAPTER, CONFIG, HEAD, FEATURES})
-    lora, scaling = _lora(files)
-    return AdapterFolder(lora, scaling, _tensors(files, HEAD), read_json(files, FEATURES), manifest, digest)
+    features = read_json(files, FEATURES)
+    return AdapterFolder(_lora(files), _head(files), features, manifest, digest)
 
 
 def checked(files: Mapping[str, bytes], needed: set[str]) -> tuple[dict[str, Any], str]:
@@ -85,19 +77,21 @@ def checked(files: Mapping[str, bytes], needed: set[str]) -> tuple[dict[str, Any
     return manifest, digest
 
 
-def _lora(files: Mapping[str, bytes]) -> tuple[dict[str, LoraWeights], float]:
-    config, tensors = read_json(files, CONFIG), _tensors(files, ADAPTER)
-    ending = ".lora_A.weight"
-    paths = [name.removesuffix(ending) for name in tensors if name.endswith(ending)]
+def _lora(files: Mapping[str, bytes]) -> dict[str, LoraWeights]:
     try:
-        layers = {
-            path.removeprefix(PEFT_PREFIX): LoraWeights(tensors[f"{path}{ending}"], tensors[f"{path}.lora_B.weight"])
-            for path in paths
-        }
-        scaling = float(config["lora_alpha"]) / float(config["r"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as cause:
-        raise FolderRefused(f"{CONFIG} and {ADAPTER} do not describe a LoRA adapter: {cause!r}") from cause
-    return {name: weights for name, weights in layers.items() if weights.b.any()}, scaling
+        return read_lora(read_json(files, CONFIG), _tensors(files, ADAPTER))
+    except LoraRefused as cause:
+        raise FolderRefused(f"{ADAPTER}, {CONFIG}: {cause}") from cause
+
+
+def _head(files: Mapping[str, bytes]) -> dict[str, Tensor]:
+    head = _tensors(files, HEAD)
+    shapes = {name: tuple(tensor.shape) for name, tensor in head.items()}
+    if set(head) != {"weight", "bias"} or [len(shapes["weight"]), shapes["bias"]] != [2, shapes["weight"][:1]]:
+        raise FolderRefused(f"{HEAD} holds {shapes}; expected weight [classes, hidden] and bias [classes]")
+    if not all(tensor.isfinite().all() for tensor in head.values()):
+        raise FolderRefused(f"{HEAD} holds NaN or infinity; the training that made it diverged: train it again")
+    return head
 
 
 def _tensors(files: Mapping[str, bytes], name: str) -> dict[str, Tensor]:

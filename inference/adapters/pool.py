@@ -1,13 +1,11 @@
 """Which adapter is in which slot: least recently used out, never one in use; host memory behind the slots."""
 
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.adapters.folder import AdapterFolder, FolderRefused
-from inference.adapters.slots import SlotTable
+from inference.adapters.slots import Packed, SlotTable
 
 Fetch = Callable[[], AdapterFolder]
 
@@ -21,107 +19,132 @@ class Slot:
     """A slot in use by so many requests."""
 
     number: int
-    digest: str
+    packed: Packed
     generation: int
-    checksum: int
     pins: int = 0
     distrusted: bool = False
     """Its row held something else: nobody new is sent there, and it is filled anew once nobody uses it."""
 
+    @property
+    def digest(self) -> str:
+        """Of the adapter that it was filled with."""
+        return self.packed.digest
+
 
 class Pool:
-    """Slots on the device and adapters in host memory; all calls are safe from several threads."""
+    """Slots on the device and packed adapters in host memory.
 
-    def __init__(self, table: SlotTable, *, remembered: int = 1024) -> None:
+    Its books belong to one thread, the event loop's; only ``read`` and ``fill`` take time, and may run in others.
+    """
+
+    def __init__(self, table: SlotTable, hidden: int, *, memory_mb: int = 2048) -> None:
         self._table = table
-        self._free = list(range(table.slots))
+        self._hidden = hidden
+        self._free = list(reversed(range(table.slots)))
         self._slots: OrderedDict[str, Slot] = OrderedDict()
-        self._memory: OrderedDict[str, AdapterFolder] = OrderedDict()
-        self._remembered = remembered
-        self._lock = threading.RLock()
+        self._memory: OrderedDict[str, Packed] = OrderedDict()
+        self._room = memory_mb << 20
+        self._held = 0
         self._scrubbed = 0
-
-    @contextmanager
-    def pinned(self, digest: str, fetch: Fetch) -> Iterator[Slot]:
-        """The slot holding that digest, loaded if need be, and kept there meanwhile."""
-        slot = self.pin(digest, fetch)
-        try:
-            yield slot
-        finally:
-            self.unpin(slot)
+        self.on_idle: Callable[[], None] = lambda: None
+        """Called when a slot has become free, or one that could be emptied."""
 
     def pin(self, digest: str, fetch: Fetch) -> Slot:
-        """Takes the slot into use; FolderRefused if storage holds another digest, NoSlotFree if all are in use."""
-        with self._lock:
-            if (slot := self._slots.get(digest)) is not None:
-                self._slots.move_to_end(digest)
-                slot.pins += 1
-                return slot
-        folder = self._folder(digest, fetch)
-        with self._lock:
-            if digest not in self._slots:
-                self._slots[digest] = self._load(folder)
-            slot = self._slots[digest]
-            slot.pins += 1
+        """Takes the adapter's slot into use, loaded if need be; raises FolderRefused, NoSlotFree."""
+        if slot := self.take(digest):
             return slot
+        packed = self.recall(digest) or self.read(digest, fetch)
+        number = self.reserve()
+        return self.seat(number, packed, self._table.fill(number, packed), pins=1)
+
+    def take(self, digest: str) -> Slot | None:
+        """Takes the adapter's slot into use, if it has one."""
+        if (slot := self._slots.get(digest)) is not None:
+            self._slots.move_to_end(digest)
+            slot.pins += 1
+        return slot
 
     def unpin(self, slot: Slot) -> None:
         """One user less."""
-        with self._lock:
-            slot.pins -= 1
-            if slot.distrusted and slot.pins == 0:
+        slot.pins -= 1
+        if slot.pins == 0:
+            if slot.distrusted:
                 self._free.append(slot.number)
+            self.on_idle()
 
-    def distrust(self, slot: Slot) -> None:
-        """The slot in use holds another's weights: the next who asks for its adapter gets it loaded into another."""
-        with self._lock:
-            if not slot.distrusted:
-                slot.distrusted = True
-                del self._slots[slot.digest]
+    def recall(self, digest: str) -> Packed | None:
+        """The adapter from host memory."""
+        if (packed := self._memory.get(digest)) is not None:
+            self._memory.move_to_end(digest)
+        return packed
 
-    def scrub(self) -> str | None:
-        """Checks one slot's weights against the sum taken when it was filled; empties and names a changed one."""
-        with self._lock:
-            loaded = [slot for slot in self._slots.values() if slot.pins == 0]
-            if not loaded:
-                return None
-            self._scrubbed = (self._scrubbed + 1) % len(loaded)
-            slot = loaded[self._scrubbed]
-            if self._table.checksum(slot.number) == slot.checksum:
-                return None
-            self._evict(slot)
-            return slot.digest
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def _folder(self, digest: str, fetch: Fetch) -> AdapterFolder:
-        with self._lock:
-            if (kept := self._memory.get(digest)) is not None:
-                self._memory.move_to_end(digest)
-                return kept
+    def read(self, digest: str, fetch: Fetch) -> Packed:
+        """The adapter from storage; raises FolderRefused if that holds another, or one that is not for this base."""
         folder = fetch()
         if folder.digest != digest:
             raise FolderRefused(f"asked for {digest}, the bytes in storage have {folder.digest}")
-        with self._lock:
-            self._memory[digest] = folder
-            while len(self._memory) > self._remembered:
-                self._memory.popitem(last=False)
-        return folder
+        return self._table.pack(folder, self._hidden)
 
-    def _load(self, folder: AdapterFolder) -> Slot:
+    def reserve(self) -> int:
+        """A slot to fill, out of the books until it is seated or released; raises NoSlotFree."""
         if not self._free:
             idle = next((slot for slot in self._slots.values() if slot.pins == 0), None)
             if idle is None:
                 raise NoSlotFree(f"all {self._table.slots} slots are in use")
             self._evict(idle)
-        number = self._free.pop()
-        try:
-            generation = self._table.fill(number, folder)
-        except FolderRefused:
-            self._free.append(number)
-            raise
-        return Slot(number, folder.digest, generation, self._table.checksum(number))
+        return self._free.pop()
+
+    def fill(self, number: int, packed: Packed) -> int:
+        """Copies an adapter into a reserved slot; its new generation."""
+        return self._table.fill(number, packed)
+
+    def seat(self, number: int, packed: Packed, generation: int, *, pins: int) -> Slot:
+        """Opens a filled slot to whoever asks for its adapter, with so many users already."""
+        self.remember(packed)
+        slot = self._slots[packed.digest] = Slot(number, packed, generation, pins)
+        if not pins:
+            self.on_idle()
+        return slot
+
+    def release(self, number: int) -> None:
+        """A reserved slot that was not filled."""
+        self._free.append(number)
+        self.on_idle()
+
+    def distrust(self, slot: Slot) -> None:
+        """The slot in use holds another's weights: the next who asks for its adapter gets it loaded into another."""
+        if not slot.distrusted:
+            slot.distrusted = True
+            if self._slots.get(slot.digest) is slot:
+                del self._slots[slot.digest]
+
+    def scrub(self) -> str | None:
+        """Checks one slot's weights against the sum of what it was filled with; empties and names a changed one."""
+        loaded = [slot for slot in self._slots.values() if slot.pins == 0]
+        if not loaded:
+            return None
+        self._scrubbed = (self._scrubbed + 1) % len(loaded)
+        slot = loaded[self._scrubbed]
+        if self._table.checksum(slot.number) == slot.packed.checksum:
+            return None
+        self._evict(slot)
+        return slot.digest
+
+    @property
+    def idle(self) -> int:
+        """Slots that could be filled now."""
+        return len(self._free) + sum(slot.pins == 0 for slot in self._slots.values())
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def remember(self, packed: Packed) -> None:
+        """Keeps it in host memory; the least recently used leave where that is full."""
+        if packed.digest not in self._memory:
+            self._memory[packed.digest] = packed
+            self._held += packed.nbytes
+        while self._held > self._room and self._memory:
+            self._held -= self._memory.popitem(last=False)[1].nbytes
 
     def _evict(self, slot: Slot) -> None:
         del self._slots[slot.digest]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,7 +22,7 @@ from tilth.contract.messages import (
 from tilth.contract.registry import vertical
 
 from inference.adapters.batcher import Answered, Batcher
-from inference.adapters.folder import AdapterFolder, FolderRefused, bare, read_folder
+from inference.adapters.folder import FEATURES, AdapterFolder, FolderRefused, bare, read_folder
 from inference.adapters.pool import Pool
 from inference.adapters.stacked import StackedModel
 from inference.engine.base_models import Base
@@ -36,35 +37,37 @@ LOAD_S = 30.0
 class BaseService:
     """One base model, its slots and its batcher."""
 
-    def __init__(self, base: Base, storage: Storage, *, slots: int, alarm: Callable[[str], object] = print) -> None:
+    def __init__(
+        self, base: Base, storage: Storage, *, slots: int, memory_mb: int = 2048, dtype: torch.dtype = torch.float32,
+        deterministic: bool = False, alarm: Callable[[str], object] = print,
+    ) -> None:  # fmt: skip
         self._base = base
         self._storage = storage
-        self.model = StackedModel(base.model, linear_names(base.model), slots=slots, rank=RANK)
-        self.pool = Pool(self.model.table)
-        self._batcher = Batcher(self.model, self.pool, alarm)
-        self._features: dict[str, Features] = {}
+        self.model = StackedModel(base.model, linear_names(base.model), slots=slots, rank=RANK, dtype=dtype)
+        self.pool = Pool(self.model.table, base.hidden_size, memory_mb=memory_mb)
+        self._batcher = Batcher(self.model, self.pool, alarm, deterministic=deterministic)
         self._tasks: dict[str, Task] = {}
 
     async def predict(self, request: PredictRequest) -> PredictReply:
         """Answers all rows by one model; its digest is that of the slot's own row after the forward."""
-        ref = request.model
-        fetch = partial(self._fetch, ref)
-        if ref.digest not in self._features:
-            await self._batcher.load(ref.digest, fetch, LOAD_S)
-        task, features = self._task(ref.vertical), self._features[ref.digest]
-        ids = await asyncio.to_thread(self._encode, task, features, request)
-        answers = await self._batcher.rows(request.flow, ref.digest, fetch, ids, request.deadline_ms / 1000)
+        ref, deadline = request.model, time.monotonic() + request.deadline_ms / 1000
+        self._batcher.refuse_full(request.flow, len(request.inputs))
+        async with self._batcher.held(request.flow, ref.digest, partial(self._fetch, ref), deadline) as slot:
+            task, features = self._task(ref.vertical), slot.packed.features
+            ids = await asyncio.to_thread(self._encode, task, features, request)
+            answers = await self._batcher.answers(request.flow, slot, ids, deadline, alone=ref.deterministic)
         return _reply(task, features, answers, tuple(map(len, ids)))
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Unit vectors of texts, by a fine-tuned model's encoder or by the base alone; raises TooLong."""
-        if request.model is None:
-            digest = base_digest(request.base_model, self._base.revision)
-            fetch = partial(bare, digest, self._base.hidden_size)
-        else:
-            digest, fetch = request.model.digest, partial(self._fetch, request.model)
+        ref, deadline = request.model, time.monotonic() + request.deadline_ms / 1000
+        self._batcher.refuse_full(request.flow, len(request.texts))
         ids = await asyncio.to_thread(self._whole, request.texts)
-        answers = await self._batcher.rows(request.flow, digest, fetch, ids, request.deadline_ms / 1000)
+        digest = ref.digest if ref else base_digest(request.base_model, self._base.revision)
+        fetch = partial(self._fetch, ref) if ref else partial(bare, digest, self._base.hidden_size)
+        async with self._batcher.held(request.flow, digest, fetch, deadline) as slot:
+            alone = ref is not None and ref.deterministic
+            answers = await self._batcher.answers(request.flow, slot, ids, deadline, alone=alone)
         first, tokens = _same_model(answers), tuple(map(len, ids))
         vectors = torch.stack([each.vector for each in answers]).float().numpy().astype("<f4")
         return EmbedReply(
@@ -73,7 +76,7 @@ class BaseService:
         )  # fmt: skip
 
     async def load(self, request: LoadRequest) -> LoadReply:
-        """Brings a model into a slot."""
+        """Brings a model into a slot before anybody asks."""
         slot = await self._batcher.load(request.model.digest, partial(self._fetch, request.model), LOAD_S)
         return LoadReply(digest=self.model.table.digest(slot.number), generation=slot.generation)
 
@@ -98,7 +101,12 @@ class BaseService:
     def _fetch(self, ref: ModelRef) -> AdapterFolder:
         names = self._storage.names(ref.folder)
         folder = read_folder({name: self._storage.read(ref.folder, name) for name in names})
-        self._features[ref.digest] = folder.features
+        try:
+            width = self._task(ref.vertical).objective(folder.features).width
+        except (KeyError, TypeError, ValueError) as cause:
+            raise FolderRefused(f"{FEATURES} is none of {ref.vertical}'s: {cause!r}") from cause
+        if (classes := len(folder.head["bias"])) != width:
+            raise FolderRefused(f"the head has {classes} outputs, {FEATURES} names {width}")
         return folder
 
 

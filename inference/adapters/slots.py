@@ -1,88 +1,121 @@
 """The slot table: every slot's LoRA matrices, and the digest they came with, in one row of one tensor."""
 
 import hashlib
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
 from inference.adapters.folder import AdapterFolder, FolderRefused
+from inference.adapters.lora import LoraWeights
 
 STAMP_BYTES = 32
-"""Of the digest; they lie behind a slot's weights, in the same row, so whatever moves a row moves both."""
+"""Of the digest; they lie before a slot's weights, in the same row, so whatever moves a row moves both."""
+LINE_BYTES = 64
+"""Of the processor's cache: rows and weights begin at its multiples, so every slot is computed by the same kernels."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Where one linear layer's matrices lie in a slot's row."""
+    """Where one layer's matrices lie in a slot's row."""
 
     name: str
     inputs: int
+    """Width of what it reads; of an embedding the number of its tokens."""
     outputs: int
     a_at: int
-    """Start of A [rank, inputs]."""
+    """Start of A: [rank, inputs], of an embedding [inputs, rank], so that a token's part is in one place."""
     b_at: int
-    """Start of B [outputs, rank], already scaled."""
+    """Start of B, already scaled: [outputs, rank], of an embedding [rank, outputs]."""
+    embeds: bool
 
 
 @dataclass(frozen=True)
-class SlotContent:
-    """What a slot answers with besides LoRA: the head, and the digest computed from the bytes."""
+class Packed:
+    """An adapter as a slot holds it, ready to be copied there, and what it answers with besides."""
 
     digest: str
+    row: Tensor
+    """Stamp and weights, without the embeddings' part where it changes none."""
+    checksum: int
     weight: Tensor
     bias: Tensor
-    has_lora: bool
+    features: dict[str, Any]
+    has_linears: bool
+    has_embeddings: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Of its tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.row, self.weight, self.bias))
 
 
 class SlotTable:
-    """``rows`` [slots, width]: per slot A and B of each layer, then the stamp; preallocated, filled in place.
+    """``rows`` [slots, width]: per slot the stamp, A and B of each linear layer, then those of the embeddings.
 
-    The A of layers that read the same input lie side by side: one product multiplies by all of them.
+    The A of layers that read the same input lie side by side: one product multiplies by all of them. Memory that no
+    adapter has touched is never resident, so embeddings cost nothing until one changes them.
     """
 
-    def __init__(self, model: nn.Module, together: Sequence[Sequence[str]], *, slots: int, rank: int) -> None:
+    def __init__(
+        self, model: nn.Module, together: Sequence[Sequence[str]], embeddings: Sequence[str], *, slots: int, rank: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self.rank = rank
         self.slots = slots
+        self.dtype = dtype
         self.layers: dict[str, Layer] = {}
-        width = 0
+        self._line = LINE_BYTES // dtype.itemsize
+        self._stamp = STAMP_BYTES // dtype.itemsize
+        width = self._line
         for group in together:
-            linears = {name: _linear(model, name) for name in group}
-            b_at = width + rank * sum(linear.in_features for linear in linears.values())
-            for name, linear in linears.items():
-                self.layers[name] = Layer(name, linear.in_features, linear.out_features, width, b_at)
-                width += rank * linear.in_features
-                b_at += rank * linear.out_features
-            width = b_at
-        self._weights = width
-        self.rows = torch.from_numpy(numpy.zeros((slots, width + STAMP_BYTES // 4), numpy.float32))
+            width = self._place({name: _linear(model, name) for name in group}, width)
+        self._linears = width
+        for name in embeddings:
+            width = self._place({name: _embedding(model, name)}, width)
+        self.rows = _untouched(slots, width, dtype)
         self.generations = [0] * slots
-        self.contents: dict[str, SlotContent] = {}
+        self._used = [0] * slots
+        self.contents: dict[str, Packed] = {}
         """By digest: the head belongs to the weights that a row's stamp names."""
 
-    def fill(self, slot: int, folder: AdapterFolder) -> int:
-        """Writes an adapter into a slot, weights first and the stamp last; returns the slot's new generation."""
-        self._refuse_foreign(folder)
-        row = self.rows[slot]
-        row.zero_()
+    def pack(self, folder: AdapterFolder, hidden: int) -> Packed:
+        """The adapter in a slot's layout and precision; raises FolderRefused if it is not for this base."""
+        self._refuse_foreign(folder, hidden)
+        kinds = {weights.embeds for weights in folder.lora.values()}
+        row = torch.zeros(self.rows.shape[1] if True in kinds else self._linears)
         for name, weights in folder.lora.items():
-            layer, rank = self.layers[name], weights.a.shape[0]
-            self._a(row, layer)[:rank] = weights.a
-            self._b(row, layer)[:, :rank] = weights.b * folder.scaling
+            self._write(row, self.layers[name], weights)
+        row = row.to(self.dtype)
+        if not row.isfinite().all():
+            raise FolderRefused("scaled, the adapter holds NaN or infinity; the training that made it diverged")
+        row[: self._stamp] = _stamp(folder.digest, self.dtype)
         head = {name: tensor.float() for name, tensor in folder.head.items()}
-        self.contents[folder.digest] = SlotContent(folder.digest, head["weight"], head["bias"], bool(folder.lora))
-        row[self._weights :] = _stamp(folder.digest)
+        return Packed(
+            digest=folder.digest, row=row, checksum=_checksum(row), weight=head["weight"], bias=head["bias"],
+            features=folder.features, has_linears=False in kinds, has_embeddings=True in kinds,
+        )  # fmt: skip
+
+    def fill(self, slot: int, packed: Packed) -> int:
+        """Copies an adapter into a slot, weights first and the stamp last; returns the slot's new generation."""
+        row, used = self.rows[slot], len(packed.row)
+        row[: self._stamp] = 0
+        row[self._line : used] = packed.row[self._line :]
+        self.contents[packed.digest] = packed
+        self._used[slot] = used
         self.generations[slot] += 1
+        row[: self._stamp] = packed.row[: self._stamp]
         return self.generations[slot]
 
     def digest(self, slot: int) -> str:
-        """The digest that stands in the slot's own row, behind the weights that compute."""
-        return "sha256:" + self.rows[slot, self._weights :].view(torch.uint8).numpy().tobytes().hex()
+        """The digest that stands in the slot's own row, before the weights that compute."""
+        return "sha256:" + self.rows[slot, : self._stamp].view(torch.uint8).numpy().tobytes().hex()
 
-    def content(self, slot: int) -> SlotContent:
-        """The head of what the slot's row holds."""
+    def content(self, slot: int) -> Packed:
+        """What the slot's row holds, by its stamp."""
         return self.contents[self.digest(slot)]
 
     def forget(self, digest: str) -> None:
@@ -90,34 +123,80 @@ class SlotTable:
         self.contents.pop(digest, None)
 
     def checksum(self, slot: int) -> int:
-        """Sum of the row's 32-bit words: weights that moved without their stamp change it."""
-        return int(self.rows[slot].view(torch.int32).sum(dtype=torch.int64).item())
+        """Of what the slot's adapter takes of its row: weights that moved without their stamp change it."""
+        return _checksum(self.rows[slot, : self._used[slot]])
 
-    def _a(self, row: Tensor, layer: Layer) -> Tensor:
-        return row[layer.a_at : layer.a_at + self.rank * layer.inputs].view(self.rank, layer.inputs)
+    def a(self, layer: Layer) -> Tensor:
+        """An embedding's A of all slots, in place: [slots, inputs, rank]."""
+        columns = self.rows[:, layer.a_at : layer.a_at + layer.inputs * self.rank]
+        return columns.view(self.slots, layer.inputs, self.rank)
 
-    def _b(self, row: Tensor, layer: Layer) -> Tensor:
-        return row[layer.b_at : layer.b_at + self.rank * layer.outputs].view(layer.outputs, self.rank)
+    def b(self, layer: Layer) -> Tensor:
+        """An embedding's B of all slots, in place: [slots, rank, outputs]."""
+        columns = self.rows[:, layer.b_at : layer.b_at + layer.outputs * self.rank]
+        return columns.view(self.slots, self.rank, layer.outputs)
 
-    def _refuse_foreign(self, folder: AdapterFolder) -> None:
+    def _place(self, parts: dict[str, tuple[int, int, bool]], at: int) -> int:
+        """Lays out layers, the A of all before the B of all; returns where the next may begin."""
+        b_at = at + self.rank * sum(inputs for inputs, _, _ in parts.values())
+        for name, (inputs, outputs, embeds) in parts.items():
+            self.layers[name] = Layer(name, inputs, outputs, at, b_at, embeds)
+            at += self.rank * inputs
+            b_at += self.rank * outputs
+        return -(-b_at // self._line) * self._line
+
+    def _write(self, row: Tensor, layer: Layer, weights: LoraWeights) -> None:
+        rank = weights.a.shape[0]
+        a = row[layer.a_at : layer.a_at + self.rank * layer.inputs]
+        b = row[layer.b_at : layer.b_at + self.rank * layer.outputs]
+        scaled = weights.b.float() * weights.scaling
+        if layer.embeds:
+            a.view(layer.inputs, self.rank)[:, :rank] = weights.a.T
+            b.view(self.rank, layer.outputs)[:rank] = scaled.T
+        else:
+            a.view(self.rank, layer.inputs)[:rank] = weights.a
+            b.view(layer.outputs, self.rank)[:, :rank] = scaled
+
+    def _refuse_foreign(self, folder: AdapterFolder, hidden: int) -> None:
         if folder.rank > self.rank:
-            raise FolderRefused(f"the adapter has rank {folder.rank}; this host's slots hold up to {self.rank}")
+            cure = "train it with a lower rank"
+            raise FolderRefused(f"the adapter has rank {folder.rank}; this host's slots hold up to {self.rank}: {cure}")
         for name, weights in folder.lora.items():
-            layer = self.layers.get(name)
-            shapes = (weights.a.shape[1], weights.b.shape[0])
-            if layer is None or (layer.inputs, layer.outputs) != shapes:
-                raise FolderRefused(f"the adapter changes {name} {shapes}, which this base model does not have")
+            layer, shapes = self.layers.get(name), (weights.a.shape[1], weights.b.shape[0])
+            if layer is None or (layer.inputs, layer.outputs, layer.embeds) != (*shapes, weights.embeds):
+                cure = "deploy it on the base that it was trained on"
+                raise FolderRefused(f"the adapter changes {name} {shapes}, which this base model does not have: {cure}")
+        if (found := folder.head["weight"].shape[1]) != hidden:
+            raise FolderRefused(f"the head reads {found} numbers, this base model gives {hidden}")
 
 
-def _linear(model: nn.Module, name: str) -> nn.Linear:
+def _untouched(slots: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Zeros [slots, width] in whole pages of the kernel's, resident only once they are written."""
+    memory = mmap.mmap(-1, max(1, slots * width * dtype.itemsize))
+    return torch.frombuffer(memory, dtype=dtype, count=slots * width).view(slots, width)
+
+
+def _linear(model: nn.Module, name: str) -> tuple[int, int, bool]:
     linear = model.get_submodule(name)
     if not isinstance(linear, nn.Linear):
-        raise TypeError(f"{name} is a {type(linear).__name__}; only linear layers are stacked")
-    return linear
+        raise TypeError(f"{name} is a {type(linear).__name__}; a linear layer was expected")
+    return linear.in_features, linear.out_features, False
 
 
-def _stamp(digest: str) -> Tensor:
+def _embedding(model: nn.Module, name: str) -> tuple[int, int, bool]:
+    embedding = model.get_submodule(name)
+    if not isinstance(embedding, nn.Embedding):
+        raise TypeError(f"{name} is a {type(embedding).__name__}; an embedding was expected")
+    return embedding.num_embeddings, embedding.embedding_dim, True
+
+
+def _checksum(row: Tensor) -> int:
+    """Sum of a row's 64-bit words, as they wrap around."""
+    return int(row.view(torch.int64).sum().item())
+
+
+def _stamp(digest: str, dtype: torch.dtype) -> Tensor:
     raw = bytes.fromhex(digest.removeprefix("sha256:"))
     if len(raw) != STAMP_BYTES:
         raw = hashlib.sha256(digest.encode()).digest()
-    return torch.frombuffer(bytearray(raw), dtype=torch.float32)
+    return torch.frombuffer(bytearray(raw), dtype=dtype)

@@ -1,59 +1,14 @@
 """Many adapters on one base: each row of a batch meets its own slot's LoRA matrices (S-LoRA, Sheng et al. 2023)."""
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
 from inference.adapters.pooling import mean_pooled
+from inference.adapters.route import Route
 from inference.adapters.slots import Layer, SlotTable
 
 TOGETHER = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"))
 """Layers that read the same input: their A matrices are multiplied as one."""
-
-
-@dataclass
-class Route:
-    """Which slots the batch under way uses; set before a forward, read by every layer.
-
-    Where rows come sorted by slot and each slot has equally many, say 3 slots with 4 rows each, one product per slot
-    serves its 4 rows; else each row has its own.
-    """
-
-    groups: int = 0
-    """Products per layer: slots, or rows where slots have unequally many; 0: no row has LoRA, the base is alone."""
-    window: tuple[int, int] | None = None
-    """First slot and the one after the last, where the groups' slots follow each other: read in place."""
-    index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
-    """[groups] slots: else they are gathered."""
-    shared: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """(x, A x) by layer, for layers that read the same input, until each has taken its own."""
-    scratch: Tensor = field(default_factory=lambda: torch.empty(0))
-    """Where matrices are gathered, one layer's after the other's: small enough to stay in the processor's cache."""
-
-    def turn(self, slots: list[int], *, lora: bool) -> None:
-        """Sets the route of a batch whose rows have these slots."""
-        self.shared.clear()
-        self.groups = 0
-        if not lora:
-            return
-        distinct = list(dict.fromkeys(slots))
-        each = len(slots) // len(distinct)
-        chosen = distinct if slots == [slot for slot in distinct for _ in range(each)] else slots
-        first, after = chosen[0], chosen[0] + len(chosen)
-        self.groups = len(chosen)
-        self.window = (first, after) if chosen == list(range(first, after)) else None
-        self.index = torch.tensor(chosen)
-
-    def matrices(self, table: Tensor, start: int, end: int) -> Tensor:
-        """[groups, end - start] of a table [slots, width]."""
-        columns = table[:, start:end]
-        if self.window:
-            return columns[self.window[0] : self.window[1]]
-        size = self.groups * (end - start)
-        if len(self.scratch) < size:
-            self.scratch = torch.empty(size)
-        return torch.index_select(columns, 0, self.index, out=self.scratch[:size].view(self.groups, -1))
 
 
 class StackedLinear(nn.Module):
@@ -94,41 +49,85 @@ class StackedLinear(nn.Module):
         return low[:, :, :rank]
 
 
-class StackedModel:
-    """A base whose linear layers are stacked over a slot table, and per-row heads."""
+class StackedEmbedding(nn.Module):
+    """An embedding plus, in rows whose adapter changes it, their own low-rank update: y = E[id] + A[slot, id] B[slot].
 
-    def __init__(self, model: nn.Module, names: list[str], *, slots: int, rank: int) -> None:
-        together = groups(names)
-        self.table = SlotTable(model, together, slots=slots, rank=rank)
-        self.model = model
+    Only the tokens that are there are read of A, which is as long as the vocabulary.
+    """
+
+    def __init__(self, base: nn.Embedding, layer: Layer, table: SlotTable, route: Route) -> None:
+        super().__init__()
+        self.base = base
+        self._a, self._b = table.a(layer), table.b(layer)
+        self._route = route
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """[batch, seq, outputs] of ids [batch, seq], or [1, seq] where all rows have the same, as positions do."""
+        y: Tensor = self.base(ids)
+        rows, slots = self._route.embedded, self._route.embedded_slots
+        if not len(rows):
+            return y
+        if len(ids) < self._route.rows:
+            ids = ids.expand(self._route.rows, -1)
+            y = y.repeat(self._route.rows, 1, 1)
+        y[rows] += torch.bmm(self._a[slots[:, None], ids[rows]], self._b[slots])
+        return y
+
+
+class StackedModel:
+    """A base whose linear layers and embeddings are stacked over a slot table, and per-row heads."""
+
+    def __init__(
+        self, model: nn.Module, names: list[str], *, slots: int, rank: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        together, embeddings = groups(names), embedding_names(model)
+        self.hidden_size = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        self.table = SlotTable(model, together, embeddings, slots=slots, rank=rank, dtype=dtype)
+        self.model = model.to(dtype)
         self.forwards = 0
         """Base forwards done: what batching saves is counted, not believed."""
         self._route = Route()
         for group in together:
             for at, name in enumerate(group):
-                self._replace(name, group if at == 0 else [name])
+                self._stack_linear(name, group if at == 0 else [name])
+        for name in embeddings:
+            self._stack_embedding(name)
 
     @torch.inference_mode()
     def vectors(self, input_ids: Tensor, attention_mask: Tensor, slots: list[int]) -> Tensor:
-        """Unit vectors [batch, hidden]: one base forward for all rows, each through its own slot's adapter."""
+        """Unit vectors [batch, hidden], fp32: one base forward for all rows, each through its own slot's adapter."""
         self.forwards += 1
-        self._route.turn(slots, lora=any(self.table.content(slot).has_lora for slot in set(slots)))
+        self._route.turn(slots, {slot: self.table.content(slot) for slot in set(slots)})
         hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return mean_pooled(hidden, attention_mask)
+        return mean_pooled(hidden.float(), attention_mask)
 
     def logits(self, vector: Tensor, slot: int) -> Tensor:
         """[classes] of one row's vector [hidden], by the head that belongs to the slot's weights."""
         content = self.table.content(slot)
         return torch.addmv(content.bias, content.weight, vector)
 
-    def _replace(self, name: str, group: list[str]) -> None:
-        parent, _, child = name.rpartition(".")
+    def _stack_linear(self, name: str, group: list[str]) -> None:
         linear = self.model.get_submodule(name)
         if not isinstance(linear, nn.Linear):
-            raise TypeError(f"{name} is a {type(linear).__name__}; only linear layers are stacked")
+            raise TypeError(f"{name} is a {type(linear).__name__}; only linear layers are stacked so")
         layers = [self.table.layers[each] for each in group]
-        stacked = StackedLinear(linear, layers, self.table, self._route)
-        setattr(self.model.get_submodule(parent), child, stacked)
+        self._replace(name, StackedLinear(linear, layers, self.table, self._route))
+
+    def _stack_embedding(self, name: str) -> None:
+        embedding = self.model.get_submodule(name)
+        if not isinstance(embedding, nn.Embedding):
+            raise TypeError(f"{name} is a {type(embedding).__name__}; only embeddings are stacked so")
+        self._replace(name, StackedEmbedding(embedding, self.table.layers[name], self.table, self._route))
+
+    def _replace(self, name: str, part: nn.Module) -> None:
+        parent, _, child = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), child, part)
+
+
+def embedding_names(model: nn.Module) -> list[str]:
+    """Plain embeddings: one that scales what it gives, or norms its own weights, is not what LoRA is added to."""
+    parts = model.named_modules()
+    return [name for name, part in parts if type(part) is nn.Embedding and part.max_norm is None]
 
 
 def groups(names: list[str]) -> list[list[str]]:

@@ -9,7 +9,8 @@ from peft import LoraConfig, PeftConfig
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from inference.adapters.folder import HEAD, PEFT_PREFIX
+from inference.adapters.folder import HEAD
+from inference.adapters.lora import PEFT_PREFIX
 from inference.engine.base_models import Base
 
 

@@ -24,3 +24,9 @@ def autocast() -> AbstractContextManager[object]:
 def device_name() -> str:
     """``cpu:0`` or ``cuda:<index>``: the device that a span bills."""
     return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu:0"
+
+
+def served_dtype(precision: str) -> torch.dtype:
+    """In which a host keeps base and adapters: ``auto`` is bf16 where it is fast."""
+    half = precision == "bf16" or (precision == "auto" and has_fast_bf16())
+    return torch.bfloat16 if half else torch.float32

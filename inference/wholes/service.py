@@ -42,7 +42,7 @@ class WholeService:
 
     async def predict(self, request: PredictRequest) -> PredictReply:
         """Answers all rows by one model; raises Overloaded, FolderRefused, InputRefused."""
-        self._flows.refuse_full(1)
+        self._flows.refuse_full(request.flow, 1)
         deadline = time.monotonic() + request.deadline_ms / 1000
         try:
             whole = await asyncio.wait_for(self._whole(request.model), request.deadline_ms / 1000)

@@ -51,7 +51,7 @@ def _version(tenant: Any) -> UUID:
     return made.id
 
 
-def post(tenant: Any, **body: str) -> Any:
+def post(tenant: Any, **body: str | bool) -> Any:
     return tenant.client.post("/api/deployments", json.dumps(body), content_type="application/json")
 
 
@@ -68,3 +68,11 @@ def test_a_deleted_name_is_free_again(tenant: Any, model: str) -> None:
     assert tenant.client.delete(f"/api/deployments/{made['id']}").status_code == 204
     assert tenant.client.get("/api/deployments").json()["data"] == []
     assert post(tenant, name="support-desk", model=model).json()["id"] != made["id"]
+
+
+def test_a_deployment_says_whether_each_row_is_computed_alone(tenant: Any, model: str) -> None:
+    made = post(tenant, name="steady", model=model, deterministic=True).json()
+    assert made["deterministic"] is True
+    assert post(tenant, name="quick", model=model).json()["deterministic"] is False
+    refused = post(tenant, name="steady", model=model)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "deterministic")

@@ -24,7 +24,7 @@ NAMES = ("query", "key", "value", "attention.output.dense", "intermediate.dense"
 
 def stacked(base: Base, slots: int = 8) -> tuple[StackedModel, Pool]:
     model = StackedModel(base.model, linear_names(base.model), slots=slots, rank=8)
-    return model, Pool(model.table)
+    return model, Pool(model.table, base.hidden_size)
 
 
 def _same(folder: Any) -> Any:
@@ -117,7 +117,7 @@ def test_weights_that_change_without_their_stamp_are_found_and_emptied(tiny: Bas
     slot = pool.pin(folder.digest, lambda: folder)
     pool.unpin(slot)
     assert pool.scrub() is None
-    model.table.rows[slot.number, 3] += 1.0
+    model.table.rows[slot.number, 33] += 1.0
     assert pool.scrub() == folder.digest
     assert len(pool) == 0
 

@@ -88,7 +88,7 @@ def test_peft_loads_the_folder_and_gives_the_same_logits(
     from inference.engine.heads import linear_names
 
     stacked = StackedModel(attempts.base.model, linear_names(attempts.base.model), slots=2, rank=16)
-    slot = Pool(stacked.table).pin(folder.digest, lambda: folder).number
+    slot = Pool(stacked.table, stacked.hidden_size).pin(folder.digest, lambda: folder).number
     ours = stacked.logits(stacked.vectors(input_ids, mask, [slot])[0], slot)
     theirs = folder.head["weight"] @ vector + folder.head["bias"]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

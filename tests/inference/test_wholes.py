@@ -193,6 +193,6 @@ def test_flows_take_turns_and_refuse_what_does_not_fit() -> None:
     flows: Flows[str] = Flows(5)
     flows.add("loud", ["l1", "l2", "l3"])
     flows.add("quiet", ["q1"])
-    with pytest.raises(Overloaded, match="4 are waiting; at most 5 may"):
+    with pytest.raises(Overloaded, match="4 are waiting, 1 of them yours; at most 5 may, 2 yours"):
         flows.add("quiet", ["q2", "q3"])
     assert [flows.take() for _ in range(5)] == ["l1", "q1", "l2", "l3", None]

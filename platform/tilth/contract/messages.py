@@ -186,6 +186,8 @@ class ModelRef(Message):
     vertical: str
     base_model: str
     served_by: ServedBy = ServedBy.STACKED
+    deterministic: bool = False
+    """Every row in a forward of its own, so that its answer is the same to the bit whoever else asks; slower."""
 
 
 class PredictRequest(Message):

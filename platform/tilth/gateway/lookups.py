@@ -17,7 +17,8 @@ from tilth.gateway.fresh import Fresh
 MODEL_S = 2.0
 PRICE_S = 30.0
 
-MODEL = """SELECT model.digest, model.path, model.vertical, model.base_model, model.served_by
+MODEL = """SELECT model.digest, model.path, model.vertical, model.base_model, model.served_by,
+      deployment.deterministic
     FROM serving_deployment deployment
     JOIN registry_model model ON model.tenant_id = deployment.tenant_id AND model.id = deployment.model_id
     WHERE deployment.tenant_id = %s AND deployment.name = %s AND deployment.deleted_at IS NULL
@@ -36,6 +37,7 @@ class Target:
     vertical: str
     base_model: str
     served_by: str = ServedBy.STACKED
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

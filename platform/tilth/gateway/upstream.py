@@ -67,7 +67,8 @@ class Upstream:
         await self._http.close()
 
     def _model(self, target: Target) -> dict[str, Any]:
-        ends, model = self._granted.get(target.digest + target.path, (0.0, {}))
+        asked = f"{target.digest} {target.path} {target.deterministic}"
+        ends, model = self._granted.get(asked, (0.0, {}))
         if ends < time.monotonic():
             if len(self._granted) >= GRANTS:
                 self._granted.clear()
@@ -75,8 +76,9 @@ class Upstream:
             model = {
                 "digest": target.digest, "folder": grant.model_dump(), "vertical": target.vertical,
                 "base_model": target.base_model, "served_by": target.served_by,
+                "deterministic": target.deterministic,
             }  # fmt: skip
-            self._granted[target.digest + target.path] = (time.monotonic() + READ_LIFE_S / 2, model)
+            self._granted[asked] = (time.monotonic() + READ_LIFE_S / 2, model)
         return model
 
 

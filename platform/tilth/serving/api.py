@@ -27,12 +27,16 @@ class DeploymentListView(APIView):
     class In(Strict):
         name = serializers.RegexField(r"^[A-Za-z0-9][A-Za-z0-9:._-]*$", max_length=200)
         model = serializers.CharField(max_length=240)
+        deterministic = serializers.BooleanField(
+            default=False, help_text="Each row is computed alone: the same answer to the bit whoever else asks; slower."
+        )
 
     class Out(serializers.Serializer[Any]):
         id = serializers.CharField()
         name = serializers.CharField()
         model = serializers.CharField()
         digest = serializers.CharField()
+        deterministic = serializers.BooleanField()
         created_at = serializers.DateTimeField()
 
     @extend_schema(responses=listed(Out))
@@ -47,7 +51,9 @@ class DeploymentListView(APIView):
         """A further name for a model."""
         body, tenant = valid(self.In, request), principal_of(request).tenant
         model = model_get(tenant=tenant, name=body["model"])
-        made = services.deployment_create(tenant=tenant, name=body["name"], model=model.id)
+        made = services.deployment_create(
+            tenant=tenant, name=body["name"], model=model.id, deterministic=body["deterministic"]
+        )
         return Response(self.Out(_shown(made)).data, status=201)
 
 
@@ -69,5 +75,6 @@ def _shown(deployment: Deployment) -> dict[str, Any]:
         "name": deployment.name,
         "model": deployment.model.name,
         "digest": deployment.model.digest,
+        "deterministic": deployment.deterministic,
         "created_at": deployment.created_at,
     }

@@ -13,6 +13,8 @@ class Deployment(TenantModel):
 
     name = models.CharField(max_length=240)
     model = TenantForeignKey("registry.Model", models.PROTECT, related_name="+")
+    deterministic = models.BooleanField(default=False, db_default=False)
+    """Each row is computed alone: its answer is the same to the bit whoever else asks; slower."""
     loaded_at = models.DateTimeField(null=True)
     """When the worker had it brought into a slot; hosts load on demand too."""
     deleted_at = models.DateTimeField(null=True)

@@ -12,7 +12,7 @@ from tilth.serving.models import Deployment
 
 
 @in_tenant
-def deployment_create(*, tenant: UUID, name: str, model: UUID) -> Deployment:
+def deployment_create(*, tenant: UUID, name: str, model: UUID, deterministic: bool = False) -> Deployment:
     """A model answers under a name, at once; asking for what is there already changes nothing."""
     found = Model.objects.filter(id=model, deleted_at=None).first()
     if found is None:
@@ -20,8 +20,11 @@ def deployment_create(*, tenant: UUID, name: str, model: UUID) -> Deployment:
     standing: Deployment | None = Deployment.locked(name=name, deleted_at=None)
     if standing is not None and standing.model_id != model:
         raise Invalid(f"The name {name!r} is taken by another model; delete that deployment first.", param="name")
+    if standing is not None and standing.deterministic != deterministic:
+        has = f"deterministic={standing.deterministic}"
+        raise Invalid(f"{name!r} answers with {has}; delete that deployment first.", param="deterministic")
     wake_worker()
-    made: Deployment = standing or Deployment.objects.create(name=name, model=found)
+    made: Deployment = standing or Deployment.objects.create(name=name, model=found, deterministic=deterministic)
     made.model = found  # whoever shows it has no scope to read the model in
     return made
 

@@ -1,0 +1,68 @@
+"""Which slots the batch under way uses, and their matrices: in place where they follow each other, else gathered."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inference.adapters.slots import Packed
+
+
+def _nothing() -> Tensor:
+    return torch.empty(0, dtype=torch.long)
+
+
+@dataclass
+class Route:
+    """Set before a forward, read by every layer.
+
+    Where rows come sorted by slot and each slot has equally many, say 3 slots with 4 rows each, one product per slot
+    serves its 4 rows; else each row has its own.
+    """
+
+    rows: int = 0
+    """Of the batch."""
+    groups: int = 0
+    """Products per layer: slots, or rows where slots have unequally many; 0: no row has LoRA, the base is alone."""
+    window: tuple[int, int] | None = None
+    """First slot and the one after the last, where the groups' slots follow each other: read in place."""
+    index: Tensor = field(default_factory=_nothing)
+    """[groups] slots: else they are gathered."""
+    embedded: Tensor = field(default_factory=_nothing)
+    """Rows whose adapters change embeddings; most batches have none."""
+    embedded_slots: Tensor = field(default_factory=_nothing)
+    """Their slots."""
+    shared: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """(x, A x) by layer, for layers that read the same input, until each has taken its own."""
+    scratch: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Where matrices are gathered, one layer's after the other's: small enough to stay in the processor's cache."""
+
+    def turn(self, slots: list[int], contents: dict[int, Packed]) -> None:
+        """Sets the route of a batch whose rows have these slots."""
+        self.shared.clear()
+        self.rows = len(slots)
+        embedded = [row for row, slot in enumerate(slots) if contents[slot].has_embeddings]
+        self.embedded = torch.tensor(embedded, dtype=torch.long)
+        self.embedded_slots = torch.tensor([slots[row] for row in embedded], dtype=torch.long)
+        self.groups = 0
+        if any(packed.has_linears for packed in contents.values()):
+            self._group(slots)
+
+    def matrices(self, table: Tensor, start: int, end: int) -> Tensor:
+        """[groups, end - start] of a table [slots, width]."""
+        columns = table[:, start:end]
+        if self.window:
+            return columns[self.window[0] : self.window[1]]
+        size = self.groups * (end - start)
+        if len(self.scratch) < size or self.scratch.dtype != table.dtype:
+            self.scratch = torch.empty(size, dtype=table.dtype)
+        return torch.index_select(columns, 0, self.index, out=self.scratch[:size].view(self.groups, -1))
+
+    def _group(self, slots: list[int]) -> None:
+        distinct = list(dict.fromkeys(slots))
+        each = len(slots) // len(distinct)
+        chosen = distinct if slots == [slot for slot in distinct for _ in range(each)] else slots
+        first, after = chosen[0], chosen[0] + len(chosen)
+        self.groups = len(chosen)
+        self.window = (first, after) if chosen == list(range(first, after)) else None
+        self.index = torch.tensor(chosen)

@@ -1,0 +1,73 @@
+"""With it, an answer is the same to the bit alone, in any mixture, in any slot and at any time."""
+
+import asyncio
+import random
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.adapters.batcher import Batcher
+from inference.adapters.pool import Pool
+from inference.adapters.stacked import StackedModel
+from inference.engine.base_models import Base
+from inference.engine.heads import linear_names
+from tests.inference.adapter_world import again
+
+TEXT = [5, 6, 7, 8, 9, 10, 11, 12, 13]
+
+
+def same(folder: Any) -> Any:
+    return folder
+
+
+class Mixed:
+    """Batches of rows drawn by lot around one row that is always the same."""
+
+    def __init__(self, base: Base, folders: list[Any], *, slots: int, dtype: torch.dtype, host: bool) -> None:
+        names = linear_names(base.model)
+        self.model = StackedModel(base.model, names, slots=slots, rank=8, dtype=dtype)
+        self.batcher = Batcher(self.model, Pool(self.model.table, base.hidden_size), deterministic=host)
+        self.folders = folders
+
+    async def ask(self, number: int, ids: list[int], *, alone: bool) -> Tensor:
+        folder = self.folders[number]
+        async with self.batcher.held(f"f{number}", folder.digest, partial(same, folder), 1e12) as slot:
+            (answer,) = await self.batcher.answers(f"f{number}", slot, [ids], 1e12, alone=alone)
+            return torch.cat([answer.vector, answer.logits])
+
+    async def found(self, *, alone: bool) -> list[Tensor]:
+        """The row's answers: by itself, then among neighbours."""
+        lot = random.Random(5)
+        answers = [await self.ask(0, TEXT, alone=alone)]
+        for _ in range(12):
+            others = [
+                self.ask(lot.randrange(len(self.folders)), [lot.randrange(5, 24)] * lot.randrange(1, 40), alone=False)
+                for _ in range(lot.randrange(1, 40))
+            ]
+            lot.shuffle(others)
+            answer, *_ = await asyncio.gather(self.ask(0, TEXT, alone=alone), *others)
+            answers.append(answer)
+        return answers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("host", [True, False])
+def test_an_answer_that_is_computed_alone_is_the_same_to_the_bit_in_any_mixture(
+    tiny: Base, make_adapter: Any, dtype: torch.dtype, host: bool
+) -> None:
+    folders = [make_adapter(seed)[0] for seed in range(5)]
+    one = Mixed(tiny, folders, slots=3, dtype=dtype, host=host)
+    other = Mixed(again(tiny), folders, slots=6, dtype=dtype, host=host)
+    first = asyncio.run(one.found(alone=not host))
+    second = asyncio.run(other.found(alone=not host))
+    assert all(torch.equal(each, first[0]) for each in [*first, *second])
+    assert one.model.forwards > 13, "they were computed together"
+
+
+def test_without_it_neighbours_show_so_the_test_above_can_fail(tiny: Base, make_adapter: Any) -> None:
+    folders = [make_adapter(seed)[0] for seed in range(5)]
+    answers = asyncio.run(Mixed(tiny, folders, slots=5, dtype=torch.bfloat16, host=False).found(alone=False))
+    assert not all(torch.equal(each, answers[0]) for each in answers)

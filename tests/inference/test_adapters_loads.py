@@ -1,0 +1,191 @@
+"""Adapters on their way into slots: read once, one of each customer in turn, none left behind; counted, not timed."""
+
+import asyncio
+import threading
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import pytest
+
+from inference.adapters.answering import answered
+from inference.adapters.batcher import Batcher
+from inference.adapters.flows import Flows, Overloaded
+from inference.adapters.folder import AdapterFolder, FolderRefused, bare
+from inference.adapters.pool import Pool
+from inference.adapters.stacked import StackedModel
+from inference.engine.base_models import Base
+from inference.engine.heads import linear_names
+from inference.ingress import _rendered
+from tests.inference.adapter_world import again
+
+ROW = [[5, 6, 7]]
+
+
+class Rig:
+    """A batcher over few slots, with adapters that change nothing; forwards wait for leave where they are told to."""
+
+    def __init__(self, base: Base, slots: int, memory_mb: int = 64) -> None:
+        self.model = StackedModel(base.model, linear_names(base.model), slots=slots, rank=4)
+        self.pool = Pool(self.model.table, base.hidden_size, memory_mb=memory_mb)
+        self.batcher = Batcher(self.model, self.pool)
+        self.reads: Counter[str] = Counter()
+        self._leave: threading.Semaphore | None = None
+        self._vectors = self.model.vectors
+
+    def fetch(self, digest: str) -> AdapterFolder:
+        self.reads[digest] += 1
+        return bare(digest, 32)
+
+    async def ask(self, flow: str, number: int, rows: int = 1, deadline_s: float = 60.0) -> Any:
+        digest = digest_of(number)
+        return await self.batcher.rows(flow, digest, partial(self.fetch, digest), ROW * rows, deadline_s)
+
+    def gate(self) -> None:
+        """From now on a forward begins only when the test lets it."""
+        leave = self._leave = threading.Semaphore(0)
+
+        def gated(*asked: Any) -> Any:
+            assert leave.acquire(timeout=60)
+            return self._vectors(*asked)
+
+        self.model.vectors = gated  # type: ignore[assignment,method-assign]
+
+    def open(self) -> None:
+        """Forwards need no leave any more."""
+        self.model.vectors = self._vectors  # type: ignore[method-assign]
+        if self._leave is not None:
+            self._leave.release(1000)
+
+    async def forward(self) -> None:
+        """Lets one forward through, once every adapter that can be loaded is."""
+        loads, before = self.batcher._loads, self.model.forwards
+        while loads._at_work != len(loads._slotless):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert self._leave is not None
+        self._leave.release()
+        while self.model.forwards == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def digest_of(number: int) -> str:
+    return f"sha256:{number:064x}"
+
+
+def test_who_is_quiet_waits_for_at_most_two_forwards_of_a_flood_of_cold_adapters(tiny: Base) -> None:
+    rig = Rig(tiny, slots=8)
+
+    async def story() -> int:
+        rig.gate()
+        flood = [asyncio.create_task(rig.ask("loud", 1 + n % 80, rows=3)) for n in range(400)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            await rig.forward()
+        quiet, before = asyncio.create_task(rig.ask("quiet", 99)), rig.model.forwards
+        while not quiet.done():
+            await rig.forward()
+        waited = rig.model.forwards - before - 1
+        for task in flood:
+            task.cancel()
+        rig.open()
+        await asyncio.gather(*flood, return_exceptions=True)
+        return waited
+
+    assert asyncio.run(story()) <= 2
+
+
+def test_an_adapter_that_many_ask_for_at_once_is_read_once(tiny: Base) -> None:
+    rig = Rig(tiny, slots=4)
+
+    async def story() -> None:
+        await asyncio.gather(*(rig.ask(f"f{n}", n % 2) for n in range(60)))
+
+    asyncio.run(story())
+    assert rig.reads == {digest_of(0): 1, digest_of(1): 1}
+    assert rig.pool.idle == 4
+
+
+def test_an_evicted_adapter_comes_back_from_host_memory_and_beyond_that_from_storage(tiny: Base) -> None:
+    rig = Rig(tiny, slots=1)
+
+    asyncio.run(story_of(rig, [0, 1, 0, 1]))
+    assert rig.reads == {digest_of(0): 1, digest_of(1): 1}
+    small = Rig(again(tiny), slots=1, memory_mb=0)
+    asyncio.run(story_of(small, [0, 1, 0]))
+    assert small.reads == {digest_of(0): 2, digest_of(1): 1}
+
+
+async def story_of(rig: Rig, numbers: list[int]) -> None:
+    for number in numbers:
+        await rig.ask("f", number)
+
+
+def test_whoever_leaves_while_an_adapter_is_read_leaves_no_slot_in_use(tiny: Base) -> None:
+    rig, reading = Rig(tiny, slots=2), threading.Event()
+
+    def slow(digest: str) -> AdapterFolder:
+        assert reading.wait(60)
+        return bare(digest, 32)
+
+    async def story() -> None:
+        asked = [rig.batcher.rows("f", digest_of(n), partial(slow, digest_of(n)), ROW, 60) for n in (1, 1, 2)]
+        tasks = [asyncio.create_task(each) for each in asked]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        tasks[2].cancel()
+        reading.set()
+        assert (await tasks[1])[0].digest == digest_of(1)
+        while rig.batcher._loads._arrivals:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+    asyncio.run(story())
+    assert rig.pool.idle == 2
+
+
+def test_who_finds_no_slot_before_his_deadline_is_told_to_come_again(tiny: Base) -> None:
+    rig = Rig(tiny, slots=1)
+
+    async def story() -> None:
+        rig.gate()
+        first = asyncio.create_task(rig.ask("f", 1))
+        while rig.batcher._running is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        with pytest.raises(Overloaded, match="could not be loaded before") as late:
+            await rig.ask("g", 2, deadline_s=0.05)
+        reply = _rendered(answered(late.value))
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+        await rig.forward()
+        await first
+        rig.open()
+        assert (await rig.ask("g", 2))[0].digest == digest_of(2)
+
+    asyncio.run(story())
+    assert rig.pool.idle == 1
+
+
+def test_a_read_that_fails_gives_the_loader_and_the_slot_back(tiny: Base) -> None:
+    rig = Rig(tiny, slots=1)
+
+    def broken() -> AdapterFolder:
+        raise FolderRefused("broken")
+
+    async def story() -> None:
+        asked = (rig.batcher.rows("f", digest_of(n), broken, ROW, 60) for n in range(20))
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(each) for each in found} == {FolderRefused}
+        await rig.ask("f", 1)
+
+    asyncio.run(story())
+    assert (rig.pool.idle, rig.batcher._loads._at_work) == (1, 0)
+
+
+def test_a_flow_that_fills_the_room_keeps_nobody_out() -> None:
+    flows: Flows[int] = Flows(100)
+    flows.add("loud", list(range(100)))
+    with pytest.raises(Overloaded, match="100 of them yours"):
+        flows.add("loud", [1])
+    flows.add("quiet", list(range(50)))
+    with pytest.raises(Overloaded, match="50 of them yours; at most 100 may, 50 yours"):
+        flows.add("quiet", [1])
+    flows.add("third", list(range(33)))
