@@ -28,13 +28,13 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 def run(*, full: bool) -> list[dict[str, str]]:
     """One batch by all ways in turns, then two hosts under traffic by turns; the medians of the rounds."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     base, lines = minilm(), []
     with torch.inference_mode():
         ways = all_ways(base)
         for tokens in (16, 64) if full else (16,):
             ids = torch.randint(1000, 20_000, (ROWS, tokens), generator=torch.Generator().manual_seed(tokens))
-            lines += shown(tokens, timed(ways, ids, rounds=30 if full else 4))
+            lines += shown(tokens, timed(ways, ids, rounds=30 if full else 2))
     del ways
     return lines + uvloop.run(under_traffic(base, full=full))
 
@@ -160,11 +160,11 @@ class Traffic:
 
 async def under_traffic(base: Base, *, full: bool) -> list[dict[str, str]]:
     """All kinds of traffic by turns, so that noise meets all."""
-    count, few = (1024, 128) if full else (256, 32 + CLIENTS)
+    count, few = (1024, 128) if full else (128, 32 + CLIENTS)
     traffics = all_traffics(base, count, few)
-    for turn in range(9 if full else 3):
+    for turn in range(9 if full else 2):
         for traffic in traffics.values():
-            await traffic.turn(1.0 if turn == 0 else 6.0 if full else 2.0, turn)
+            await traffic.turn(1.0 if turn == 0 else 6.0 if full else 3.0, turn)
     for traffic in traffics.values():
         del traffic.rates[0], traffic.p95s[0]  # the first warms the caches
     return lines(traffics, count, few)
