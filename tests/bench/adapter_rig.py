@@ -96,7 +96,7 @@ def random_folder(base: Base) -> AdapterFolder:
     """An adapter of rank RANK on all linear layers."""
     lora = {}
     for name in linear_names(base.model):
-        outputs, inputs = base.model.get_submodule(name).weight.shape  # type: ignore[union-attr,misc]
+        outputs, inputs = base.model.get_submodule(name).weight.shape  # type: ignore[misc]
         lora[name] = LoraWeights(torch.randn(RANK, inputs) * 0.02, torch.randn(outputs, RANK) * 0.02, 2.0)
     head = {"weight": torch.randn(CLASSES, base.hidden_size), "bias": torch.zeros(CLASSES)}
     return AdapterFolder(lora, head, {}, {}, "")

@@ -43,7 +43,9 @@ def run(*, full: bool) -> list[dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         bodies = [
-            body(make_version(base, place, 15 + 16 * n, rank=16).ref, text) for n in range(MODELS) for text in TEXTS
+            body(make_version(base, place, 15 + 16 * n, rank=16, texts=()).ref, text)
+            for n in range(MODELS)
+            for text in TEXTS
         ]
         alone = uvloop.run(in_process(base, place, bodies, seconds))
         with data_plane(place) as configured:
@@ -59,7 +61,7 @@ def body(ref: ModelRef, text: str) -> bytes:
 
 async def in_process(base: Base, place: Place, bodies: list[bytes], seconds: float) -> dict[int, list[float]]:
     """The same service, without Ray and HTTP: message in, message out."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     service = BaseService(base, place.storage, slots=MODELS, dtype=served_dtype("auto"))
 
     async def ask(content: bytes) -> bytes:
