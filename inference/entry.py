@@ -2,12 +2,14 @@
 
 import logging
 import signal
+import time
+from typing import Any
 
 import ray
 import uvicorn
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve.exceptions import DeploymentUnavailableError
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +24,7 @@ from inference.storage import load_verify_key
 DIED = (RayActorError, DeploymentUnavailableError)
 GRACE_S = 5
 """For requests under way when it is told to stop."""
+LOOK_S = 0.2
 KEEP_S = 90
 """An idle connection of the gateway's is kept."""
 
@@ -51,7 +54,16 @@ class Entry:
 
 
 def _found(host: str, configured: Settings) -> Replicas:
-    return Replicas(Replica(name, serve.get_app_handle(name), DIED) for name in replicas(host, configured))
+    return Replicas(Replica(name, _handle(name), DIED) for name in replicas(host, configured))
+
+
+def _handle(name: str) -> Any:
+    """Of an app that is being deployed beside: jobs need not wait until hosts have read their models."""
+    while True:
+        try:
+            return serve.get_app_handle(name)
+        except RayServeException:  # Serve is not started yet, or does not know the app
+            time.sleep(LOOK_S)
 
 
 def main() -> None:

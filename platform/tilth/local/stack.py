@@ -90,10 +90,11 @@ class Stack:
         port = self.outer.get("TILTH_DATAPLANE_PORT") or free_ports(1)[0]
         url = self.outer.get("TILTH_DATAPLANE_URL") or f"http://{HOST}:{port}"
         self.env |= {"TILTH_DATAPLANE_URL": url, "TILTH_DATAPLANE_PORT": str(port), "TILTH_DATAPLANE_HOST": HOST}
-        hosts = self._child("hosts", [sys.executable, "-m", "inference.app"], _said("hosts deployed"), needs=bound)
-        entry = [sys.executable, "-m", "inference.entry"]
-        ingress = self._child("ingress", entry, _said("Uvicorn running"), needs=(*bound, hosts.name))
-        for made in (hosts, ingress):
+        for name, module, ready in (
+            ("hosts", "inference.app", "hosts deployed"),
+            ("ingress", "inference.entry", "Uvicorn running"),
+        ):
+            made = self._child(name, [sys.executable, "-m", module], _said(ready), needs=bound)
             made.env, made.falls_with = data_plane(self.env), bound
 
     def _add_ray(self) -> Child:
