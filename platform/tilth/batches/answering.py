@@ -7,6 +7,7 @@ from typing import Any
 
 from tilth.batches.items import Item
 from tilth.batches.lines import Lines, Row
+from tilth.batches.pace import CALL_ROWS
 from tilth.batches.states import Endpoint
 from tilth.batches.targets import Target
 from tilth.contract.messages import EmbedReply, EmbedRequest, ModelRef, PredictReply, PredictRequest
@@ -15,8 +16,6 @@ from tilth.dataplane.grants import Grants
 from tilth.dataplane.port import DataPlane, DataPlaneDown, DataPlaneRefused
 from tilth.serving.loader import model_ref
 
-CALL_ROWS = 32
-"""Rows of one call. One that somebody waits for is never behind more of them than two calls' (runner.AT_ONCE)."""
 DEADLINE_MS = 30_000
 OF_THE_MODEL = frozenset({"model_refused", "model_missing", "no_such_base", "no_encoder", "seal_broken"})
 """Refusals that every row would meet."""

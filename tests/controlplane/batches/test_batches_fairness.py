@@ -5,8 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tilth.batches.answering import CALL_ROWS
-from tilth.batches.runner import AT_ONCE
+from tilth.batches.pace import AT_ONCE, CALL_ROWS
 
 from tests.controlplane.batches.rig import Rig, lines_of
 from tests.controlplane.gateway_rig import deploy, eventually
