@@ -1,7 +1,6 @@
 """One who waits for an answer beside a batch: how much longer, and how fast the batch is, by the rows of its calls."""
 
 import asyncio
-import os
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -35,16 +34,20 @@ class Seen:
 
 
 def run(*, full: bool) -> list[dict[str, str]]:
-    """MiniLM on texts of 25 tokens; each way asks for the same, one after the other."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    base = load_base(vertical("support_chat").base_models[0])
-    seen = {rows: asyncio.run(beside(base, rows, ASKED[full])) for rows in ROWS}
+    """MiniLM on texts of 25 tokens, on one thread: two on a busy machine wait for each other."""
+    torch.set_num_threads(1)
+    seen = asyncio.run(all_ways(load_base(vertical("support_chat").base_models[0]), ASKED[full]))
     return [shown(rows, each, seen[0]) for rows, each in seen.items()]
 
 
-async def beside(base: Base, rows: int, asked: int) -> Seen:
-    """Single questions, one after the other, while AT_ONCE calls of so many rows are always under way."""
+async def all_ways(base: Base, asked: int) -> dict[int, Seen]:
+    """By one service, one way after the other."""
     service = BaseService(base, Storage(Ed25519PrivateKey.generate().public_key()), slots=2)
+    return {rows: await beside(service, rows, asked) for rows in ROWS}
+
+
+async def beside(service: BaseService, rows: int, asked: int) -> Seen:
+    """Single questions, one after the other, while AT_ONCE calls of so many rows are always under way."""
     seen, over = Seen(), asyncio.Event()
     batches = [asyncio.create_task(batch(service, rows, seen, over)) for _ in range(AT_ONCE if rows else 0)]
     await ask(service, "one", 1)
