@@ -1,13 +1,15 @@
 """Asks the data plane for a chunk's rows, few at a time; rows that it cannot read are found and told, others go on."""
 
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tilth.batches.items import Item
 from tilth.batches.lines import Lines, Row
-from tilth.batches.pace import CALL_ROWS
+from tilth.batches.pace import Pace
 from tilth.batches.states import Endpoint
 from tilth.batches.targets import Target
 from tilth.contract.messages import EmbedReply, EmbedRequest, ModelRef, PredictReply, PredictRequest
@@ -43,6 +45,8 @@ class Answerer:
     def __init__(self, plane: DataPlane, grants: Grants) -> None:
         self._plane = plane
         self._grants = grants
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        """By what answers: hosts differ in speed."""
 
     def answer(
         self, items: Sequence[Item], lines: Lines, flow: str, target: Target, going_on: Callable[[], None]
@@ -54,9 +58,12 @@ class Answerer:
         ask = self._asker(lines.endpoint, flow, target)
         rows = [row for item in items for row in item.inputs]
         found: list[Found] = []
-        for at in range(0, len(rows), CALL_ROWS):
+        pace = self._paces[target.host]
+        while len(found) < len(rows):
             going_on()
-            found += _each(ask, rows[at : at + CALL_ROWS])
+            part, began = rows[len(found) : len(found) + pace.rows], time.monotonic()
+            found += _each(ask, part)
+            pace.took(len(part), time.monotonic() - began)
         return _composed(items, lines, iter(found))
 
     def _asker(self, endpoint: str, flow: str, target: Target) -> Callable[[Sequence[Any]], list[Row]]:
