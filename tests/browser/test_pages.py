@@ -1,5 +1,6 @@
 """What a customer sees: the pages of the running product in a real Chromium."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ def test_a_customer_goes_from_rows_to_answers_without_leaving_the_pages(
     account = stack.account()
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes(small_sample() + b'\n{"text": "cut off in the mid\n')
+    messages = tmp_path / "messages.csv"
+    messages.write_text("text\nwhere is my parcel\nI forgot my password\n")
     with visit() as page:
         sign_in(page, account, password="not the password")
         expect(page.get_by_text("not correct")).to_be_visible()
@@ -115,11 +118,20 @@ def test_a_customer_goes_from_rows_to_answers_without_leaving_the_pages(
         expect(page.locator(".told .bar").first).to_be_visible(timeout=30_000)
         expect(page.get_by_role("status")).to_contain_text("track_order")
 
+        page.get_by_role("link", name="Answer a whole file").click()
+        page.get_by_label("Rows to be answered").set_input_files(messages)
+        page.get_by_role("button", name="Upload").click()
+        page.get_by_role("button", name="Start").click()
+        expect(page.locator("#batches .state")).to_have_text("completed", timeout=60_000)
+        with page.expect_download() as answers:
+            page.get_by_role("link", name="answers").click()
+        assert [json.loads(line)["line"] for line in answers.value.path().read_text().splitlines()] == [2, 3]
+
         menu(page, "Usage")
         expect(page.get_by_role("heading", name="Invoice preview")).to_be_visible()
         expect(page.get_by_role("cell", name="ft:minilm-l6", exact=False).first).to_be_visible(timeout=30_000)
         paths = [page.url]
-        for name in ("Files", "Jobs", "Models", "Keys"):
+        for name in ("Files", "Jobs", "Models", "Batches", "Keys"):
             menu(page, name)
             paths.append(page.url)
         page.get_by_role("button", name="Sign Out").click()

@@ -168,7 +168,7 @@ def _member(tenant: Any) -> str:
 
 MAKERS: dict[str, Make] = {
     "file": _file, "job": _job, "dataset": _dataset, "model": _model, "deployment": _deployment, "check": _check,
-    "batch": _batch, "upload": _upload, "key": _key, "member": _member,
+    "input": lambda tenant: _file(tenant, "batch"), "batch": _batch, "upload": _upload, "key": _key, "member": _member,
     "organisation": lambda tenant: f"org-{tenant.id.hex}",
 }  # fmt: skip
 ACTION = {"<str:action>": "cancel"}

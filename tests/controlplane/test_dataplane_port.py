@@ -12,7 +12,16 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tilth.contract.errors import GrantRefused
-from tilth.contract.messages import EventKind, EventsQuery, JobSpec, JobState, LoadRequest, ModelRef
+from tilth.contract.messages import (
+    EmbedRequest,
+    EventKind,
+    EventsQuery,
+    JobSpec,
+    JobState,
+    LoadRequest,
+    ModelRef,
+    PredictRequest,
+)
 from tilth.dataplane.fake import FakeDataPlane
 from tilth.dataplane.fake_http import served
 from tilth.dataplane.fake_trainer import Script
@@ -107,6 +116,24 @@ def test_a_busy_data_plane_and_one_that_refuses_and_one_that_is_away_are_told_ap
         plane.health()
     fake.down = False
     assert plane.health().trainers_free == 0
+
+
+def test_rows_of_a_batch_are_answered_with_the_tokens_of_each_and_those_that_cannot_be_read_are_refused(
+    plane: DataPlane, fake: FakeDataPlane, grants: Grants
+) -> None:
+    model = ModelRef(digest="sha256:a", folder=grants.read("m/"), vertical="support_chat", base_model="minilm-l6")
+    asked = PredictRequest(flow="f", model=model, inputs=({"text": "a"}, {"text": "b"}))
+    reply = plane.predict(asked)
+    assert (len(reply.predictions), reply.digest, reply.tokens) == (2, "sha256:a", (7, 7))
+    embedded = plane.embed(EmbedRequest(flow="f", base_model="minilm-l6", texts=("a",)))
+    assert (len(embedded.vectors), embedded.tokens) == (1, (7,))
+    fake.answers.refuses = lambda row: "the text is odd" if row == {"text": "b"} else ""
+    with pytest.raises(DataPlaneRefused, match="the text is odd") as refused:
+        plane.predict(asked)
+    assert refused.value.reason == "refused"
+    fake.down = True
+    with pytest.raises(DataPlaneDown):
+        plane.predict(asked)
 
 
 def test_a_pause_leaves_a_checkpoint_from_which_the_next_attempt_goes_on(

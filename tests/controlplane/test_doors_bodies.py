@@ -132,10 +132,12 @@ FUZZED = settings(
 
 def fields_of(path: str) -> list[str]:
     """The names that a route's body may have, from the serializer it is described with."""
+    from tilth.batches.orders import BatchIn
     from tilth.training.orders import JobIn
 
-    if path == "v1/fine_tuning/jobs":
-        return sorted(JobIn().fields)
+    orders: dict[str, Any] = {"v1/fine_tuning/jobs": JobIn, "v1/batches": BatchIn}
+    if path in orders:
+        return sorted(orders[path]().fields)
     if path in THIN:
         return THIN[path]
     return sorted(dict(api_views())[path].In().fields)
@@ -162,6 +164,11 @@ VALID: dict[str, Callable[[Any], dict[str, Any]]] = {
         "model": "minilm-l6", "training_file": MAKERS["file"](t), "suffix": "x", "metadata": {"a": "b"},
         "vertical": "support_chat", "columns": {"text": "text"}, "seed": 1, "hyperparameters": {"n_epochs": 1},
         "kinds": {"text": "text"},
+    },
+    "v1/batches": lambda t: {
+        "input_file_id": MAKERS["input"](t), "endpoint": "/v1/predictions", "completion_window": "24h",
+        "metadata": {"a": "b"}, "output_expires_after": {"anchor": "created_at", "seconds": 3600}, "model": None,
+        "columns": None,
     },
     "v1/uploads": lambda _: {"bytes": 10, "filename": "rows.csv", "mime_type": "text/csv", "purpose": "fine-tune"},
     "api/datasets": lambda t: {

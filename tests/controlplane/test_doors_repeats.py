@@ -63,6 +63,11 @@ def job_order(tenant: Any) -> bytes:
     return json.dumps(order).encode()
 
 
+def batch_order(tenant: Any) -> bytes:
+    order = {"input_file_id": MAKERS["input"](tenant), "endpoint": "/v1/predictions", "completion_window": "24h"}
+    return json.dumps(order).encode()
+
+
 def dataset_wish(tenant: Any) -> bytes:
     return json.dumps({"vertical": "support_chat", "training_file": MAKERS["file"](tenant)}).encode()
 
@@ -91,6 +96,10 @@ POSTS: dict[str, Post] = {
     "v1/fine_tuning/jobs/<str:job>/cancel": asked_of_job("cancel", "a cancelled job stays cancelled"),
     "v1/fine_tuning/jobs/<str:job>/pause": asked_of_job("pause", "a paused job stays paused"),
     "v1/fine_tuning/jobs/<str:job>/resume": asked_of_job("resume"),
+    "v1/batches": Post(rows("batches_batch"), batch_order, other=b'{"endpoint": "/v1/embeddings"}'),
+    "v1/batches/<str:batch>/cancel": Post(
+        rows("tenants_auditentry", "action = 'batch.cancel'"), repeats_itself="a cancelled batch stays cancelled"
+    ),
     "api/datasets": Post(
         rows("datasets_check", "\"freeze\""), dataset_wish, "the same recipe is the same version", other=b"{}"
     ),

@@ -64,7 +64,8 @@ def test_base_and_adapters_answer_together_as_each_would_alone(
     assert [reply.digest for reply in replies] == [base_digest("tiny", tiny.revision), *(r.digest for r, _ in refs)]
     for reply, model in zip(replies, [plain.model, *(model for _, model in refs)], strict=True):
         assert (reply.width, reply.usage.rows) == (32, 3)
-        assert reply.usage.tokens == sum(map(len, tiny.encode(list(TEXTS), 64)))
+        assert reply.tokens == tuple(map(len, tiny.encode(list(TEXTS), 64)))
+        assert reply.usage.tokens == sum(reply.tokens)
         for vector, text in zip(vectors(reply), TEXTS, strict=True):
             torch.testing.assert_close(vector, alone(plain, model, text), rtol=1e-5, atol=1e-5)
 

@@ -1,12 +1,15 @@
 """Asks the data plane for a chunk's rows, few at a time; rows that it cannot read are found and told, others go on."""
 
 import logging
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tilth.batches.items import Item
 from tilth.batches.lines import Lines, Row
+from tilth.batches.pace import Pace
 from tilth.batches.states import Endpoint
 from tilth.batches.targets import Target
 from tilth.contract.messages import EmbedReply, EmbedRequest, ModelRef, PredictReply, PredictRequest
@@ -15,8 +18,6 @@ from tilth.dataplane.grants import Grants
 from tilth.dataplane.port import DataPlane, DataPlaneDown, DataPlaneRefused
 from tilth.serving.loader import model_ref
 
-CALL_ROWS = 32
-"""Rows of one call. One that somebody waits for is never behind more of them than two calls' (runner.AT_ONCE)."""
 DEADLINE_MS = 30_000
 OF_THE_MODEL = frozenset({"model_refused", "model_missing", "no_such_base", "no_encoder", "seal_broken"})
 """Refusals that every row would meet."""
@@ -44,6 +45,8 @@ class Answerer:
     def __init__(self, plane: DataPlane, grants: Grants) -> None:
         self._plane = plane
         self._grants = grants
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        """By what answers: hosts differ in speed."""
 
     def answer(
         self, items: Sequence[Item], lines: Lines, flow: str, target: Target, going_on: Callable[[], None]
@@ -55,9 +58,12 @@ class Answerer:
         ask = self._asker(lines.endpoint, flow, target)
         rows = [row for item in items for row in item.inputs]
         found: list[Found] = []
-        for at in range(0, len(rows), CALL_ROWS):
+        pace = self._paces[target.host]
+        while len(found) < len(rows):
             going_on()
-            found += _each(ask, rows[at : at + CALL_ROWS])
+            part, began = rows[len(found) : len(found) + pace.rows], time.monotonic()
+            found += _each(ask, part)
+            pace.took(len(part), time.monotonic() - began)
         return _composed(items, lines, iter(found))
 
     def _asker(self, endpoint: str, flow: str, target: Target) -> Callable[[Sequence[Any]], list[Row]]:

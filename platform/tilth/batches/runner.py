@@ -12,6 +12,7 @@ from tilth.batches.finishing import batch_finish
 from tilth.batches.items import Item, most_units, unpacked
 from tilth.batches.lines import Lines
 from tilth.batches.models import Batch
+from tilth.batches.pace import BACK_OFF_S, SLICE_S
 from tilth.batches.places import answers_path, chunk_path
 from tilth.batches.queue import batches_to_work
 from tilth.batches.selectors import batch_get
@@ -27,12 +28,7 @@ from tilth.dataplane.flow import batch_flow_of
 from tilth.dataplane.grants import Grants
 from tilth.dataplane.port import DataPlane
 
-AT_ONCE = 2
-"""Organisations that are worked for at the same time, each with one call of the data plane."""
-SLICE_S = 2.0
-"""After which another organisation's batch, or another of the same, has its turn."""
 PATIENCE_S = 1.0
-BACK_OFF_S = (0.5, 30.0)
 
 log = logging.getLogger(__name__)
 

@@ -20,5 +20,5 @@ def batch_get(*, tenant: UUID, batch: UUID) -> Batch:
 
 @in_tenant
 def batch_list(*, tenant: UUID, limit: int = 20, after: UUID | None = None) -> tuple[list[Batch], bool]:
-    """A page of batches, newest first, and whether there are more."""
-    return page(Batch.objects.select_related("price"), after=after, limit=limit, kind="batch")
+    """A page of batches, newest first, with their input files, and whether there are more."""
+    return page(Batch.objects.select_related("price", "input_file"), after=after, limit=limit, kind="batch")

@@ -22,6 +22,11 @@ class Target:
     served: ServedModel | None = None
     """None: the base model alone."""
 
+    @property
+    def host(self) -> str:
+        """Which of the data plane's processes answers."""
+        return f"{self.served.served_by if self.served else ''} {self.base_model}"
+
 
 def target_find(*, tenant: UUID, endpoint: str, model: str) -> Target:
     """What answers under a name; raises NotFound, in the same words for another tenant's and for nobody's."""

@@ -31,7 +31,7 @@ def batches(request: HttpRequest, principal: Principal) -> HttpResponse:
         services.batch_create(tenant=principal.tenant, by=principal, order=order_of(_wish(request)))
         return redirect("batches")
     found, _ = selectors.batch_list(tenant=principal.tenant, limit=50)
-    shown = [batch_shape(batch) for batch in found]
+    shown = [(batch_shape(batch), batch.input_file.filename) for batch in found]
     part = "batches_table.html" if request.headers.get("HX-Request") else "batches.html"
     files, models = _choices(principal)
     busy = any(batch.state not in ENDED for batch in found)

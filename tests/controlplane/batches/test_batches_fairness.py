@@ -5,8 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tilth.batches.answering import CALL_ROWS
-from tilth.batches.runner import AT_ONCE
+from tilth.batches.pace import AT_ONCE, CALL_ROWS
 
 from tests.controlplane.batches.rig import Rig, lines_of
 from tests.controlplane.gateway_rig import deploy, eventually
@@ -30,6 +29,16 @@ def test_a_call_has_few_rows_even_of_a_request_that_has_many(rig: Rig, served: A
     assert max(rows for _, rows in rig.plane.answers.asked) == CALL_ROWS
     (line,) = rig.output(served, row)
     assert line["response"]["body"]["usage"] == {"rows": 1000, "tokens": 7000}
+
+
+def test_calls_shrink_to_a_row_on_a_slow_data_plane_and_grow_by_two_at_most_on_a_fast_one() -> None:
+    from tilth.batches.pace import CALL_S, Pace
+
+    pace, seen = Pace(), []
+    for seconds_of_a_row in [0.0] * 4 + [CALL_S / 5] * 2 + [CALL_S * 9] * 2 + [0.0] * 2:
+        pace.took(pace.rows, pace.rows * seconds_of_a_row)
+        seen.append(pace.rows)
+    assert seen == [16, 32, 32, 32, 5, 5, 1, 1, 2, 4]
 
 
 def test_no_more_calls_than_said_are_under_way_however_many_organisations_have_batches(

@@ -5,8 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from tilth.batches.pace import AT_ONCE
 from tilth.batches.reader import Reader
-from tilth.batches.runner import AT_ONCE, Runner
+from tilth.batches.runner import Runner
 from tilth.core.loops import Crew, Leader, Loop
 from tilth.core.rls import refuse_mighty_roles
 from tilth.dataplane.access import data_plane, grants
