@@ -80,7 +80,8 @@ def _strata(like: Tensor) -> Tensor:
     """[rows]: a number from 0 for each label, or for each range of the numbers."""
     if like.is_floating_point():
         return like.sort(stable=True).indices.argsort() * RANGES // len(like)
-    return torch.unique(like, return_inverse=True)[1]
+    found: Tensor = torch.unique(like, return_inverse=True)[1]
+    return found
 
 
 def _rarest(targets: Tensor) -> Tensor:

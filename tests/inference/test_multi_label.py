@@ -74,11 +74,8 @@ def test_labels_that_are_always_or_never_there_and_rows_with_none_are_judged() -
     judged = objective.judge(right, targets, settled)
     assert judged.metrics["micro_f1"] == 1.0
     assert judged.details["by_label"][1] == {"label": "never", "rows": 0, "precision": None, "recall": None}
-    assert [sorted(each.output) for each in objective.answer(right, settled)] == [
-        ["always", "once"],
-        ["always"],
-        ["always"],
-    ]  # type: ignore[arg-type,type-var]
+    answers: list[Any] = [each.output for each in objective.answer(right, settled)]
+    assert [set(answer) for answer in answers] == [{"always", "once"}, {"always"}, {"always"}]
 
 
 def test_a_row_is_unknown_without_a_cell_or_with_a_label_of_none_and_known_with_an_empty_set() -> None:
@@ -101,7 +98,7 @@ def test_the_loss_is_binary_cross_entropy_with_both_answers_smoothed() -> None:
     focal = objective.learned_by(Loss.FOCAL, None).loss(outputs, targets).item()
     assert focal == pytest.approx(-((1 - yes) ** 2) * math.log(yes) - no**2 * math.log(1 - no), abs=1e-6)
     rare = objective.learned_by(None, torch.tensor([[1.0, 0.0]] + [[0.0, 1.0]] * 3))
-    assert rare.weights == (3.0, pytest.approx(1 / 3))
+    assert list(rare.weights) == pytest.approx([3.0, 1 / 3])
     with pytest.raises(JobFault, match="mse does not suit this target"):
         objective.learned_by(Loss.MSE, None)
 

@@ -1,7 +1,7 @@
 """Splits leak nothing: equal rows and rows of one group are on one side, the newest are the test; why is told."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -23,7 +23,7 @@ COLUMNS = {"text": "text", "label": "label", "who": "who", "day": "day"}
 RANK = {"train": 0, "validation": 1, "test": 2}
 
 
-def table(rows: list[tuple[str, ...]], header: str = "text,label,who,day") -> bytes:
+def table(rows: Sequence[tuple[str, ...]], header: str = "text,label,who,day") -> bytes:
     return "\n".join([header, *map(",".join, rows), ""]).encode()
 
 

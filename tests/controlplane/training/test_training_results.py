@@ -130,9 +130,9 @@ def test_a_finished_jobs_files_are_the_customers_and_its_page_offers_them(
     found = scalars(storage.read(files["tensorboard.zip"].path), tmp_path)
     with tenant_scope(tenant.id):
         data = [event.data for event in Event.objects.filter(job_id=job, kind=EventKind.METRICS).order_by("number")]
-    assert [(step, value) for _, step, value in found["lora"]["train_loss"]] == [
-        (each["step"], pytest.approx(each["train_loss"])) for each in data
-    ]
+    steps, losses = zip(*((step, value) for _, step, value in found["lora"]["train_loss"]), strict=True)
+    assert list(steps) == [each["step"] for each in data]
+    assert list(losses) == pytest.approx([each["train_loss"] for each in data])
     board = list(csv.DictReader(io.StringIO(storage.read(files["leaderboard.csv"].path).decode())))
     assert [row["candidate"] for row in board] == ["lora"]
     page = tenant.browser.get(f"/jobs/{shape['id']}").content.decode()
