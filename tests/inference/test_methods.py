@@ -62,6 +62,7 @@ def test_the_registries_hold_what_customers_may_name() -> None:
     assert {*losses.LABEL, *losses.NUMBER} == set(Loss)
     assert {kind: set(names) for kind, names in LOSSES.items()} == {
         FieldKind.LABEL: set(losses.LABEL),
+        FieldKind.LABELS: set(losses.MANY),
         FieldKind.NUMBER: set(losses.NUMBER),
     }
 

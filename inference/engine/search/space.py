@@ -54,7 +54,7 @@ class Space:
 
     def recipe(self, params: Params) -> Recipe:
         """The recipe of a trial."""
-        found = {name: Targets(value) if name == "targets" else value for name, value in params.items()}
+        found: Params = {name: Targets(value) if name == "targets" else value for name, value in params.items()}
         return replace(self.around, **found)
 
     def first(self) -> Params:
