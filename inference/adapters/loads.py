@@ -60,7 +60,7 @@ class Loads:
     def _begin(self, flow: str, digest: str, fetch: Fetch) -> Arrival:
         arrival = self._arrivals[digest] = Arrival()
         arrival.task = asyncio.get_running_loop().create_task(self._arrive(flow, digest, fetch, arrival))
-        arrival.task.add_done_callback(lambda task: task.exception())  # all who waited may have left
+        arrival.task.add_done_callback(_seen)
         return arrival
 
     def _leave(self, arrival: Arrival) -> None:
@@ -129,3 +129,9 @@ class Loads:
                 ready.set_result(None)  # the loader passes on
                 return
         self._at_work -= 1
+
+
+def _seen(task: "asyncio.Task[Slot]") -> None:
+    """Looks at what a load ended with: all who waited may have left."""
+    if not task.cancelled():
+        task.exception()

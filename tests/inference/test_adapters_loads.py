@@ -32,6 +32,12 @@ class Rig:
         self.reads: Counter[str] = Counter()
         self._leave: threading.Semaphore | None = None
         self._vectors = self.model.vectors
+        self._answer, self._given = self.batcher._answer, 0
+        self.batcher._answer = self._counted  # type: ignore[method-assign]
+
+    async def _counted(self, batch: Any) -> None:
+        await self._answer(batch)
+        self._given += 1
 
     def fetch(self, digest: str) -> AdapterFolder:
         self.reads[digest] += 1
@@ -59,20 +65,23 @@ class Rig:
 
     async def forward(self) -> None:
         """Lets one forward through, once every adapter that can be loaded is."""
-        loads, before = self.batcher._loads, self.model.forwards
+        loads, before = self.batcher._loads, self._given
         while loads._at_work != len(loads._slotless):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         assert self._leave is not None
         self._leave.release()
-        while self.model.forwards == before:  # noqa: ASYNC110
+        while self._given == before:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
+        for _ in range(10):  # whoever was answered gives his slot back
+            await asyncio.sleep(0)
 
 
 def digest_of(number: int) -> str:
     return f"sha256:{number:064x}"
 
 
-def test_who_is_quiet_waits_for_at_most_two_forwards_of_a_flood_of_cold_adapters(tiny: Base) -> None:
+def test_who_is_quiet_waits_for_at_most_three_forwards_of_a_flood_of_cold_adapters(tiny: Base) -> None:
+    """One under way, one that ends with his loader free, one begun by whoever was loaded first with him."""
     rig = Rig(tiny, slots=8)
 
     async def story() -> int:
@@ -91,7 +100,7 @@ def test_who_is_quiet_waits_for_at_most_two_forwards_of_a_flood_of_cold_adapters
         await asyncio.gather(*flood, return_exceptions=True)
         return waited
 
-    assert asyncio.run(story()) <= 2
+    assert asyncio.run(story()) <= 3
 
 
 def test_an_adapter_that_many_ask_for_at_once_is_read_once(tiny: Base) -> None:
