@@ -33,7 +33,7 @@ def linear_names(model: nn.Module) -> list[str]:
 
 def adapter_config(config: PeftConfig, base: Base) -> dict[str, Any]:
     """peft's configuration as it is saved beside the weights: its sets become sorted lists."""
-    facts = config.to_dict()  # type: ignore[no-untyped-call]
+    facts = config.to_dict()
     facts |= {"base_model_name_or_path": base.id, "inference_mode": True}
     return {key: sorted(value) if isinstance(value, set) else value for key, value in facts.items()}
 

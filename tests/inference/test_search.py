@@ -1,7 +1,7 @@
 """The search: joint steps equal to steps alone, successive halving, Optuna's sampler, pause and resume, budgets."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tilth.contract import registry
 from tilth.contract.learning import Method, Targets
-from tilth.contract.messages import EventKind, TrainingOptions
+from tilth.contract.messages import EventKind, Row, TrainingOptions
 from tilth.contract.vertical import BaseModelOffer
 
 from inference.adapters.folder import read_folder
 from inference.engine.adapting.recipe import Recipe
 from inference.engine.base_models import Base
+from inference.engine.batches import Batch
 from inference.engine.candidate import Lesson
 from inference.engine.encoder import TextEncoder
 from inference.engine.heads import Head
@@ -48,7 +49,8 @@ def encoder(tiny: Base) -> TextEncoder:
     made = torch.Generator().manual_seed(0)
     ids = [torch.randint(5, 25, (4 + row % 7,), generator=made).tolist() for row in range(44)]
     targets = torch.arange(44) % 3
-    train, valid = [{"at": at} for at in range(30)], [{"at": at} for at in range(30, 44)]
+    train: list[Row] = [{"at": at} for at in range(30)]
+    valid: list[Row] = [{"at": at} for at in range(30, 44)]
     lesson = Lesson(train, valid, targets[:30], targets[30:], ABC)
     return TextEncoder(tiny, lesson, lambda rows: [ids[int(str(row["at"]))] for row in rows], TrainingOptions())
 
@@ -61,14 +63,13 @@ def begun(encoder: TextEncoder, recipes: tuple[Recipe, ...], method: Method = Me
 
 def stepped(encoder: TextEncoder, trials: list[Trial], steps: int, rows_at_once: int) -> dict[str, list[float]]:
     told: dict[str, list[float]] = {}
+
+    def tell(some: Sequence[Trial], _: Batch, losses: Sequence[float]) -> None:
+        for trial, loss in zip(some, losses, strict=True):
+            told.setdefault(str(trial.number), []).append(loss)
+
     for team in teams(encoder, trials, rows_at_once):
-        team.advance(
-            {each.number: steps for each in team.trials},
-            lambda some, _, losses: (
-                [told.setdefault(str(trial.number), []).append(loss) for trial, loss in zip(some, losses, strict=True)]
-                and None
-            ),
-        )
+        team.advance({each.number: steps for each in team.trials}, tell)
     return told
 
 

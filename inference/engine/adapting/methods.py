@@ -81,7 +81,7 @@ class Adapter:
 
     def prepared(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         """With peft's layers in it."""
-        encoder: nn.Module = get_peft_model(copied(model, set()), self.config(model, recipe))  # type: ignore[arg-type]
+        encoder: nn.Module = get_peft_model(copied(model, set()), self.config(model, recipe))
         return encoder
 
     def learned(self, encoder: nn.Module) -> dict[str, Tensor]:
@@ -99,8 +99,10 @@ class Adapter:
     def opened(self, files: Mapping[str, bytes], base: Base) -> nn.Module:
         """As peft's own loading does it."""
         facts = {name: value for name, value in read_json(files, CONFIG).items() if value is not None}
-        encoder = PeftModel(copied(base.model, set()), PeftConfig.from_peft_type(**facts))  # type: ignore[arg-type]
-        unknown = set_peft_model_state_dict(encoder, load(files[ADAPTER])).unexpected_keys
+        config = PeftConfig.from_peft_type(**facts)  # type: ignore[no-untyped-call]
+        encoder = PeftModel(copied(base.model, set()), config)
+        loaded: Any = set_peft_model_state_dict(encoder, load(files[ADAPTER]))
+        unknown: list[str] = loaded.unexpected_keys
         if unknown:
             raise FolderRefused(f"{ADAPTER} has {', '.join(unknown[:3])}; the base {base.id} has no such layers")
         return encoder
@@ -169,7 +171,7 @@ class Parts:
 def copied(model: nn.Module, chosen: set[str]) -> nn.Module:
     """A copy whose parameters are the model's own but for those chosen: what is frozen need not be there twice."""
     shared = {id(part): part for name, part in model.named_parameters() if name not in chosen}
-    return copy.deepcopy(model, shared)  # type: ignore[arg-type]
+    return copy.deepcopy(model, shared)
 
 
 def adapted(model: nn.Module, targets: Targets) -> list[str]:
