@@ -53,6 +53,7 @@ class Mixed:
         return answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("host", [True, False])
 def test_an_answer_that_is_computed_alone_is_the_same_to_the_bit_in_any_mixture(

@@ -148,6 +148,7 @@ def test_a_mixed_batch_of_a_random_encoder_answers_as_peft_does_one_by_one(
         torch.testing.assert_close(answer, adapters[which].probabilities(ids), rtol=0, atol=EXACT)
 
 
+@pytest.mark.slow
 def test_in_bf16_probabilities_move_little_and_few_answers_flip(place: Any) -> None:
     base = load_base(vertical("support_chat").base_models[0])
     texts = [f"{start} {end}" for start in STARTS for end in ENDS]

@@ -39,6 +39,7 @@ def one_by_one(peft_model: Any, head: torch.nn.Linear, ids: list[int]) -> torch.
         return logits[0]
 
 
+@pytest.mark.slow
 @given(
     shapes=st.lists(st.tuples(st.integers(1, 8), st.integers(2, 5), st.sets(st.sampled_from(NAMES), min_size=1)),
                     min_size=1, max_size=5),

@@ -50,6 +50,7 @@ def check(storm: Storm) -> None:
     assert storm.redeployed > 10
 
 
+@pytest.mark.slow
 def test_no_answer_comes_from_a_wrong_adapter(world: Any) -> None:
     check(raged(world(CUSTOMERS), 3000))
 

@@ -114,6 +114,7 @@ def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
     assert torch.equal(whole.head["weight"], resumed.head["weight"])
 
 
+@pytest.mark.slow
 def test_a_pause_at_any_moment_writes_no_step_twice(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     options_that_always_climb(monkeypatch)
     paused: list[int] = []

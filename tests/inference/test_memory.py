@@ -250,7 +250,7 @@ def test_memory_that_is_short_for_a_single_row_is_an_error(run: Run, monkeypatch
 def test_rows_that_do_not_fit_into_memory_are_told_as_such(tmp_path: Path) -> None:
     rows = tmp_path / "rows.parquet"
     duckdb.execute(
-        f"COPY (SELECT 'train' AS split, i AS line, repeat('word ', 400) AS text FROM range(20_000) t(i)) TO '{rows}'"
+        f"COPY (SELECT 'train' AS split, i AS line, repeat('word ', 2000) AS text FROM range(20_000) t(i)) TO '{rows}'"
     )
     with limits.capped(16 * MIB), pytest.raises(MemoryError):
         read_splits(rows)

@@ -198,6 +198,7 @@ def test_a_search_stops_the_hopeless_early(attempts: Attempts) -> None:
     assert spent < 0.6 * whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [14, 25, 40])
 def test_a_search_that_was_paused_ends_as_one_that_was_not(attempts: Attempts, moment: int) -> None:
     assert attempts.run(1, **SEARCH) is EventKind.SUCCEEDED

@@ -133,6 +133,7 @@ def test_every_row_is_in_one_fold_and_every_label_in_all(tiny_offer: Any) -> Non
     assert max(shares) - min(shares) < 0.04
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "blend"])
 def test_a_learner_finds_what_is_there_and_its_files_give_the_same_answers(name: str, tiny_offer: Any) -> None:
     task = Tabular(face(FieldKind.LABEL, tiny_offer))
@@ -148,6 +149,7 @@ def test_a_learner_finds_what_is_there_and_its_files_give_the_same_answers(name:
     torch.testing.assert_close(again.float(), outputs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_cross_fitted_outputs_know_nothing_of_their_own_row(tiny_offer: Any) -> None:
     """Labels drawn by lot: whoever has seen a row's own label scores above chance."""
     task = Tabular(face(FieldKind.LABEL, tiny_offer))
@@ -169,6 +171,7 @@ def _crossed(outcome: Outcome) -> torch.Tensor:
     return outcome.crossed
 
 
+@pytest.mark.slow
 def test_a_blend_is_as_good_as_its_parts_and_carries_them_in_its_files(tiny_offer: Any) -> None:
     task = Tabular(face(FieldKind.LABEL, tiny_offer))
     rows = applicants(400)
@@ -189,6 +192,7 @@ def test_a_blend_is_as_good_as_its_parts_and_carries_them_in_its_files(tiny_offe
     )
 
 
+@pytest.mark.slow
 def test_the_forest_is_scikit_learns_and_the_linear_model_too(tiny_offer: Any) -> None:
     task = Tabular(face(FieldKind.LABEL, tiny_offer))
     table, _ = lesson(task, applicants(300))
@@ -207,6 +211,7 @@ def test_the_forest_is_scikit_learns_and_the_linear_model_too(tiny_offer: Any) -
     assert numpy.abs(gap).max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"blend"}))
 def test_a_rare_label_is_answered_more_often_when_all_labels_weigh_the_same(name: str, tiny_offer: Any) -> None:
     task = Tabular(face(FieldKind.LABEL, tiny_offer))
@@ -217,7 +222,7 @@ def test_a_rare_label_is_answered_more_often_when_all_labels_weigh_the_same(name
         learned(LEARNERS[name], each).valid.softmax(1)[:, 1].mean().item()
         for each in (table, TableLesson(fair, table.columns, task.cells))
     ]
-    assert shares[1] > shares[0] + 0.05
+    assert shares[1] > 1.2 * shares[0]
 
 
 def test_the_scorecards_points_add_up_to_its_odds(tiny_offer: Any) -> None:
@@ -332,6 +337,7 @@ class Attempts:
         return granted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [FieldKind.LABEL, FieldKind.NUMBER])
 def test_a_job_on_a_table_leaves_a_whole_model_and_a_leaderboard(
     place: Any, tiny: Base, tiny_offer: Any, monkeypatch: pytest.MonkeyPatch, target: FieldKind
@@ -355,6 +361,7 @@ def test_a_job_on_a_table_leaves_a_whole_model_and_a_leaderboard(
     assert told["report"]["baselines"]["majority"] < told["metrics"][metric]
 
 
+@pytest.mark.slow
 def test_a_text_encoder_on_rows_is_an_adapter_and_learns_too(
     place: Any, tiny: Base, tiny_offer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
