@@ -66,7 +66,7 @@ test-control: $(STAMP)
 	@$(BIN)/python -m pytest -q --durations=5 tests/controlplane
 
 test-rest: $(STAMP)
-	@$(BIN)/python -m pytest -q --durations=5 $(if $(FULL),,-m "not data") --ignore=tests/controlplane
+	@$(BIN)/python -m pytest -q --durations=5 $(if $(FULL),,-m "not data and not long") --ignore=tests/controlplane
 
 # Seeded kills of every part under load; a seed replays. KINDS="trainer,network cut" restricts them.
 campaign: $(STAMP)

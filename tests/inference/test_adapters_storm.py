@@ -56,6 +56,7 @@ def test_no_answer_comes_from_a_wrong_adapter(world: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_answer_of_100_000_comes_from_a_wrong_adapter(world: Any) -> None:
     check(raged(world(CUSTOMERS), 100_000))
 
