@@ -28,9 +28,14 @@ PLACES = """SELECT c.table_name, EXISTS (SELECT FROM information_schema.columns 
 GONE = {
     "training_checkpoint": sql.SQL(
         "AND NOT EXISTS (SELECT FROM training_job j WHERE j.id = job_id AND j.finished_at IS NOT NULL)"
-    )
+    ),
+    "batches_chunk": sql.SQL(
+        "AND NOT EXISTS (SELECT FROM batches_batch b WHERE b.id = batch_id AND b.finished_at IS NOT NULL)"
+    ),
 }
-"""Table → which of its rows outlive their bytes, where no ``deleted_at`` says so: nobody goes on from an ended job."""
+"""Table → which of its rows outlive their bytes, where no ``deleted_at`` says so: nobody goes on from an ended job, and
+an ended batch has its answers in its files.
+"""
 
 
 @dataclass(frozen=True)
