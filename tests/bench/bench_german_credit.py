@@ -28,6 +28,7 @@ from inference.engine.keeping import Keeper
 from inference.engine.ladder import Ladder
 from inference.engine.reporting import Reporter
 from inference.engine.task import load_task
+from tests.bench.silent import NoCheckpoints, Silent
 
 NAME = "german_credit"
 DATA = Path(os.environ.get("TILTH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "german_credit"
@@ -85,28 +86,6 @@ def columns(rows: list[Row]) -> tuple[list[str], list[str]]:
     return numbers, [name for name in names if name not in numbers]
 
 
-class Silent:
-    """In the reporter's place: nothing is told, nothing stops."""
-
-    def device_ms(self) -> int:
-        return 0
-
-    def __getattr__(self, name: str) -> Any:
-        return self if name == "span" else lambda *_, **__: None
-
-
-class Nothing:
-    """In the keeper's place: nothing is kept, nothing was."""
-
-    step = 0
-
-    def reopened(self, candidate: Any) -> None:
-        """Nothing was kept before."""
-
-    def keep_done(self, done: Any) -> None:
-        """Nothing is kept."""
-
-
 def by_tilth(train: list[Row], test: list[Row], trials: int) -> numpy.ndarray[Any, Any]:
     """As a job does it that asks for no more than the cheap rung; every tenth row is validation."""
     face = vertical("credit_risk")
@@ -121,7 +100,7 @@ def by_tilth(train: list[Row], test: list[Row], trials: int) -> numpy.ndarray[An
     lesson = lesson_of(task, features, splits, options)
     base = load_base(face.base_models[0])
     candidates = [each for each in task.candidates(lesson, features, base, options) if each.rung is Rung.PROBE]
-    reporter, keeper = cast("Reporter", Silent()), cast("Keeper", Nothing())
+    reporter, keeper = cast("Reporter", Silent()), cast("Keeper", NoCheckpoints())
     climbed = Ladder(candidates, lesson, options, reporter, keeper).climb()
     outputs = climbed.outcome.model.outputs([{"features": _cells(row)} for row in test])
     found: numpy.ndarray[Any, Any] = (outputs[:, 1] - outputs[:, 0]).numpy()

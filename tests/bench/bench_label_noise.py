@@ -13,7 +13,8 @@ from inference.engine.crossing import crossed, folds
 from inference.engine.doubts import suspects
 from inference.engine.heads import Head
 from inference.engine.probe import fit_linear, fit_probe, frozen_features
-from tests.bench.bench_training import DATA, read
+from tests.bench import banking
+from tests.bench.bench_training import read
 
 NAME = "label_noise"
 SHARE = 20
@@ -23,8 +24,8 @@ GOAL = 0.6
 
 def run(*, full: bool) -> list[dict[str, str]]:
     """One line for each lot."""
-    if not (DATA / "banking77" / "train.csv").exists():
-        return [{"lot": f"not run: {DATA / 'banking77'} is not there (TILTH_DATA)"}]
+    if absent := banking.missing():
+        return absent
     torch.set_num_threads(os.cpu_count() or 1)
     base = load_base(vertical("support_chat").base_models[0])
     data = read(base)

@@ -2,13 +2,11 @@
 
 import contextlib
 import copy
-import csv
 import os
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -41,12 +39,13 @@ from inference.engine.probe import ProbeModel, frozen_features
 from inference.engine.reporting import Reporter
 from inference.engine.task import Examples
 from inference.tasks.text import encoder_path
+from tests.bench import banking
+from tests.bench.silent import Silent
 
 NAME = "training"
 GOAL = 0.925
 EPOCHS = 15
 RATES = (5e-4, 1e-3, 2e-3)
-DATA = Path(os.environ.get("TILTH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,8 @@ class Watch:
 
 def run(*, full: bool) -> list[dict[str, str]]:
     """Ours, then the other way at three learning rates, each until the goal or 2.5 times ours (in short: one, 90 s)."""
-    if not (DATA / "banking77" / "train.csv").exists():
-        return [{"way": f"not run: {DATA / 'banking77'} is not there (TILTH_DATA)"}]
+    if absent := banking.missing():
+        return absent
     torch.set_num_threads(os.cpu_count() or 1)
     base = load_base(vertical("support_chat").base_models[0])
     data = read(base)
@@ -101,7 +100,7 @@ def told(line: dict[str, str]) -> dict[str, str]:
 
 def read(base: Base) -> Data:
     """Rows, encoded once."""
-    train, names = _rows("train"), sorted({label for _, label in _rows("train")})
+    train, names = _pairs("train"), sorted({label for _, label in _pairs("train")})
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
 
     def encoded(rows: list[tuple[str, str]]) -> Examples:
@@ -110,12 +109,11 @@ def read(base: Base) -> Data:
 
     cut = len(train) // 10
     valid, rest = [train[row] for row in order[:cut]], [train[row] for row in order[cut:]]
-    return Data(encoded(rest), encoded(valid), encoded(_rows("test")), len(names))
+    return Data(encoded(rest), encoded(valid), encoded(_pairs("test")), len(names))
 
 
-def _rows(part: str) -> list[tuple[str, str]]:
-    with (DATA / "banking77" / f"{part}.csv").open(newline="") as file:
-        return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+def _pairs(part: str) -> list[tuple[str, str]]:
+    return [(str(row["text"]), str(row["label"])) for row in banking.rows(part)]
 
 
 class Reached(Exception):
@@ -165,16 +163,6 @@ class Watching:
         found = look()
         self._watch.idle += time.monotonic() - begun
         return found
-
-
-class Silent:
-    """In the reporter's place: nothing is told, nothing stops."""
-
-    def device_ms(self) -> int:
-        return 0
-
-    def __getattr__(self, name: str) -> Any:
-        return self if name == "span" else lambda *_, **__: None
 
 
 def by_the_ladder(base: Base, data: Data) -> tuple[float, float]:
