@@ -3,7 +3,6 @@
 import re
 import signal
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,10 @@ from typing import Any
 import pytest
 import tilth
 from tilth.batches.crash_points import CRASH_POINTS
-from tilth.dataplane.fake_http import served as over_http
-from tilth.dataplane.keys import signing_key
 
 from tests.controlplane.batches.rig import Rig, lines_of
 from tests.controlplane.training.test_training_killed_worker import eventually, settled
-from tests.controlplane.training.worker_process import work
+from tests.controlplane.training.worker_process import workers
 
 WITHIN_S = 120.0
 ROWS = 300
@@ -24,22 +21,8 @@ ROWS = 300
 
 @pytest.fixture
 def start_worker(rig: Rig) -> Iterator[Callable[[str], BaseProcess]]:
-    """Starts ``manage.py worker`` with a crash point, over the fake data plane behind HTTP."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.controlplane.training.worker_process"])
-    started: list[BaseProcess] = []
-    with over_http(rig.plane, signing_key().public_key()) as url:
-
-        def start(crash_at: str) -> BaseProcess:
-            process = context.Process(target=work, args=(url, crash_at))
-            process.start()
-            started.append(process)
-            return process
-
+    with workers(rig.plane) as start:
         yield start
-        for process in started:
-            process.kill()
-            process.join()
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,14 @@ import pytest
 import tilth
 from tilth.contract.messages import EventKind
 from tilth.core.clock import now
-from tilth.dataplane.fake_http import served
 from tilth.dataplane.fake_trainer import Script
-from tilth.dataplane.keys import signing_key
 from tilth.training import services
 from tilth.training.crash_points import CRASH_POINTS
 from tilth.training.states import State
 from tilth.usage import fold
 from tilth.usage.services import hold_place
 
-from tests.controlplane.training.worker_process import work
+from tests.controlplane.training.worker_process import workers
 
 POINTS = (*CRASH_POINTS, *fold.CRASH_POINTS)
 WITHIN_S = 30.0
@@ -52,22 +49,8 @@ def of(point: str, table: dict[str, Any], otherwise: Any) -> Any:
 
 @pytest.fixture
 def start_worker(rig: Any) -> Iterator[Callable[[str], BaseProcess]]:
-    """Starts ``manage.py worker`` with a crash point, over the fake data plane behind HTTP."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["tests.controlplane.training.worker_process"])
-    started: list[BaseProcess] = []
-    with served(rig.plane, signing_key().public_key()) as url:
-
-        def start(crash_at: str) -> BaseProcess:
-            process = context.Process(target=work, args=(url, crash_at))
-            process.start()
-            started.append(process)
-            return process
-
+    with workers(rig.plane) as start:
         yield start
-        for process in started:
-            process.kill()
-            process.join()
 
 
 def eventually(holds: Callable[[], object], what: Callable[[], object]) -> None:
