@@ -94,7 +94,8 @@ class Handle:
         self._up.clear()
         deaths, self._deaths = self._deaths, []
         for death in deaths:
-            death.set_exception(Died())
+            if not death.done():  # its time was up in this very turn of the loop
+                death.set_exception(Died())
 
     def start(self) -> None:
         self.hung = False
