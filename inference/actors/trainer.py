@@ -38,6 +38,7 @@ class Trainer:
 
         torch.set_num_threads(settings.threads)
         limits.die_first()
+        limits.keep_freed()
         self._memory = limits.trainer_memory(settings.max_trainers, settings.trainer_memory_mb)
         self._settings = settings
         self._storage = Storage(load_verify_key(settings.verify_key))

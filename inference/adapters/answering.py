@@ -11,6 +11,7 @@ from tilth.contract.vertical import BaseModelOffer
 from inference.adapters.flows import Overloaded
 from inference.adapters.folder import FolderRefused
 from inference.adapters.service import BaseService, MixedAnswer, TooLong
+from inference.engine import limits
 from inference.engine.base_models import load_base
 from inference.engine.errors import JobFault
 from inference.engine.precision import served_dtype
@@ -28,6 +29,7 @@ class Answering:
 
     def __init__(self, offer: BaseModelOffer, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
+        limits.keep_freed()
         storage = Storage(load_verify_key(settings.verify_key))
         self.service = BaseService(
             load_base(offer, settings.models), storage, slots=settings.slots, memory_mb=settings.adapter_memory_mb,

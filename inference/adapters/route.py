@@ -1,4 +1,4 @@
-"""Which slots the batch under way uses, and their matrices: in place where they follow each other, else gathered."""
+"""Which slots the batch under way uses, and their matrices."""
 
 from dataclasses import dataclass, field
 
@@ -24,10 +24,10 @@ class Route:
     """Of the batch."""
     groups: int = 0
     """Products per layer: slots, or rows where slots have unequally many; 0: no row has LoRA, the base is alone."""
-    window: tuple[int, int] | None = None
-    """First slot and the one after the last, where the groups' slots follow each other: read in place."""
+    only: int = 0
+    """The slot, where there is one group."""
     index: Tensor = field(default_factory=_nothing)
-    """[groups] slots: else they are gathered."""
+    """[groups] slots."""
     embedded: Tensor = field(default_factory=_nothing)
     """Rows whose adapters change embeddings; most batches have none."""
     embedded_slots: Tensor = field(default_factory=_nothing)
@@ -49,10 +49,11 @@ class Route:
             self._group(slots)
 
     def matrices(self, table: Tensor, start: int, end: int) -> Tensor:
-        """[groups, end - start] of a table [slots, width]."""
+        """[groups, end - start] of a table [slots, width]: of one slot in place; gathered of several, which is faster
+        than products over rows that lie megabytes apart."""
         columns = table[:, start:end]
-        if self.window:
-            return columns[self.window[0] : self.window[1]]
+        if self.groups == 1:
+            return columns[self.only : self.only + 1]
         size = self.groups * (end - start)
         if len(self.scratch) < size or self.scratch.dtype != table.dtype:
             self.scratch = torch.empty(size, dtype=table.dtype)
@@ -62,7 +63,5 @@ class Route:
         distinct = list(dict.fromkeys(slots))
         each = len(slots) // len(distinct)
         chosen = distinct if slots == [slot for slot in distinct for _ in range(each)] else slots
-        first, after = chosen[0], chosen[0] + len(chosen)
-        self.groups = len(chosen)
-        self.window = (first, after) if chosen == list(range(first, after)) else None
+        self.groups, self.only = len(chosen), chosen[0]
         self.index = torch.tensor(chosen)

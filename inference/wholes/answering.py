@@ -4,6 +4,7 @@ import torch
 from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
 
 from inference.adapters.answering import told
+from inference.engine import limits
 from inference.engine.base_models import Bases
 from inference.faults import Faulty
 from inference.settings import Settings
@@ -16,6 +17,7 @@ class Answering:
 
     def __init__(self, settings: Settings) -> None:
         torch.set_num_threads(settings.threads)
+        limits.keep_freed()
         storage = Storage(load_verify_key(settings.verify_key))
         self.service = WholeService(storage, Bases(settings.models), capacity=settings.small_models_mb << 20)
 

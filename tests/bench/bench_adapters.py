@@ -13,6 +13,7 @@ import uvloop
 from torch import Tensor
 
 from inference.adapters.pooling import mean_pooled
+from inference.engine import limits
 from inference.engine.base_models import Base
 from inference.engine.precision import served_dtype
 from tests.bench.adapter_rig import BARE, Host, digest_of, folder_of, many_in_peft, minilm, missing, packed_of
@@ -29,6 +30,7 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 def run(*, full: bool) -> list[dict[str, str]]:
     """One batch by all ways in turns, then two hosts under traffic by turns; the medians of the rounds."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    limits.keep_freed()
     base, lines = minilm(), []
     with torch.inference_mode():
         ways = all_ways(base)

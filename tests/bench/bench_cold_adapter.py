@@ -12,6 +12,7 @@ import torch
 import uvloop
 
 from inference.adapters.folder import AdapterFolder, read_folder
+from inference.engine import limits
 from inference.engine.base_models import Base
 from tests.bench.adapter_rig import Host, minilm, missing, packed_of
 from tests.inference.adapter_world import make_version
@@ -26,6 +27,7 @@ TOKENS = 16
 def run(*, full: bool) -> list[dict[str, str]]:
     """One line for each number of loaded adapters; every try is another adapter."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    limits.keep_freed()
     base, lines, tries = minilm(), [], TRIES if full else TRIES // 3
     with tempfile.TemporaryDirectory() as folder:
         stored = in_storage(base, Place(Path(folder)), tries)

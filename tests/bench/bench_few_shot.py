@@ -8,6 +8,7 @@ import torch
 from tilth.contract.messages import TrainingOptions
 from tilth.contract.registry import vertical
 
+from inference.engine import limits
 from inference.engine.base_models import Base, load_base
 from inference.engine.evaluate import accuracy
 from inference.engine.keeping import Keeper
@@ -27,6 +28,7 @@ def run(*, full: bool) -> list[dict[str, str]]:
     if absent := banking.missing():
         return absent
     torch.set_num_threads(os.cpu_count() or 1)
+    limits.keep_freed()
     base = load_base(vertical("support_chat").base_models[0])
     test = banking.rows("test")
     if not full:

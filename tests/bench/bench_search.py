@@ -10,6 +10,7 @@ from tilth.contract.learning import Method, Targets
 from tilth.contract.messages import TrainingOptions
 from tilth.contract.registry import vertical
 
+from inference.engine import limits
 from inference.engine.adapting.climb import Adapt
 from inference.engine.base_models import load_base
 from inference.engine.candidate import Outcome, Session
@@ -31,6 +32,7 @@ def run(*, full: bool) -> list[dict[str, str]]:
     if absent := banking.missing():
         return absent
     torch.set_num_threads(os.cpu_count() or 1)
+    limits.keep_freed()
     base = load_base(vertical("support_chat").base_models[0])
     trials, counts, options = (16, (20, 8), {"epochs": 5}) if full else (4, (3, 2), {"epochs": 2})
     train, validation = banking.drawn(0, *counts)

@@ -4,7 +4,10 @@ import asyncio
 import logging
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -24,6 +27,7 @@ from inference.actors.trainer import NAMESPACE
 from inference.adapters.service import BaseService
 from inference.app import deploy
 from inference.door import AUDIENCE
+from inference.engine import limits
 from inference.engine.base_models import Base
 from inference.engine.precision import served_dtype
 from inference.settings import Settings, settings
@@ -62,6 +66,7 @@ def body(ref: ModelRef, text: str) -> bytes:
 async def in_process(base: Base, place: Place, bodies: list[bytes], seconds: float) -> dict[int, list[float]]:
     """The same service, without Ray and HTTP: message in, message out."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    limits.keep_freed()
     service = BaseService(base, place.storage, slots=MODELS, dtype=served_dtype("auto"))
 
     async def ask(content: bytes) -> bytes:
@@ -77,14 +82,25 @@ def data_plane(place: Place) -> Iterator[Settings]:
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     (place.root / "verify.pem").write_bytes(pem)
-    configured = settings({
+    surroundings = {
         "TILTH_DATAPLANE_PORT": str(free_port()), "TILTH_VERIFY_KEY": str(place.root / "verify.pem"),
         "TILTH_WARM_TRAINERS": "0",
-    })  # fmt: skip
+    }  # fmt: skip
+    configured = settings(surroundings)
     ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    env = os.environ | surroundings | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     try:
         deploy(configured)
-        yield configured
+        with subprocess.Popen(
+            [sys.executable, "-m", "inference.entry"], env=env, stderr=subprocess.PIPE, text=True
+        ) as ingress:
+            assert ingress.stderr
+            while "Uvicorn running" not in (said := ingress.stderr.readline()):
+                if not said:
+                    raise RuntimeError("the ingress ended before it listened")
+            threading.Thread(target=ingress.stderr.read, daemon=True).start()
+            yield configured
+            ingress.terminate()
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
         ray.shutdown()

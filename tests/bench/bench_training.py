@@ -23,6 +23,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from inference.engine import limits
 from inference.engine.adapting.classifier import Classifier, evaluate_logits
 from inference.engine.adapting.methods import METHODS
 from inference.engine.adapting.recipe import Recipe
@@ -82,6 +83,7 @@ def run(*, full: bool) -> list[dict[str, str]]:
     if absent := banking.missing():
         return absent
     torch.set_num_threads(os.cpu_count() or 1)
+    limits.keep_freed()
     base = load_base(vertical("support_chat").base_models[0])
     data = read(base)
     ours, found = by_the_ladder(base, data)

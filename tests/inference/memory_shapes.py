@@ -84,6 +84,7 @@ def work(shape: Shape, root: Path) -> Measured:
     from tests.inference.conftest import Place
 
     torch.set_num_threads(2)
+    limits.keep_freed()
     base = load_base(vertical("support_chat").base_models[0])
     words = sorted(word for word in base.tokenizer.get_vocab() if word.isalpha() and word.islower() and len(word) > 3)
     place = Place(root)
