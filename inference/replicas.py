@@ -8,6 +8,7 @@ from typing import Any
 
 from tilth.contract.messages import Message
 
+from inference.exchange import Forgot, Line
 from inference.faults import fault
 
 TRIES = 2
@@ -38,12 +39,13 @@ class Replica:
         self.here = True
         """As far as is known; one that has said nothing yet is believed in."""
         self._handle = handle
-        self._died = died
+        self._line = Line(handle.exchange.remote, died)
+        self._died = (*died, Forgot)
         self._loss: asyncio.Future[None] | None = None
 
     async def ask(self, method: str, message: Message) -> Any:
         """Its answer; raises ReplicaGone as soon as it is known to be lost, also where Serve would wait for another."""
-        asked, loss = asyncio.ensure_future(getattr(self._handle, method).remote(message)), self._next_loss()
+        asked, loss = asyncio.ensure_future(self._line.ask(method, message)), self._next_loss()
         try:
             await asyncio.wait({asked, loss}, return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():

@@ -3,11 +3,10 @@
 import asyncio
 
 from ray import serve
-from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
 from inference.actors.served import SERVED
-from inference.faults import Faulty
+from inference.exchange import Incoming, Mailbox, Outgoing
 from inference.settings import Settings
 
 
@@ -19,18 +18,11 @@ class Host:
         from inference.adapters.answering import Answering
 
         self._answering = Answering(offer, settings)
+        self._mailbox = Mailbox(self._answering)
 
-    async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
-        """Answers rows by one model."""
-        return await self._answering.predict(request)
-
-    async def embed(self, request: EmbedRequest) -> EmbedReply | Faulty:
-        """Unit vectors of texts, by one model's encoder."""
-        return await self._answering.embed(request)
-
-    async def load(self, request: LoadRequest) -> LoadReply | Faulty:
-        """Brings a model into a slot."""
-        return await self._answering.load(request)
+    async def exchange(self, call: Outgoing) -> Incoming:
+        """Takes predictions, embeddings and loads of many callers; gives what is done."""
+        return await self._mailbox.exchange(call)
 
     async def stay(self, seconds: float) -> None:
         """Answers after so long: whoever waits for it hears at once that the process has died."""

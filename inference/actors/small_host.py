@@ -3,10 +3,9 @@
 import asyncio
 
 from ray import serve
-from tilth.contract.messages import LoadReply, LoadRequest, PredictReply, PredictRequest
 
 from inference.actors.served import SERVED
-from inference.faults import Faulty
+from inference.exchange import Incoming, Mailbox, Outgoing
 from inference.settings import Settings
 
 
@@ -17,15 +16,11 @@ class SmallHost:
     def __init__(self, settings: Settings) -> None:
         from inference.wholes.answering import Answering
 
-        self._answering = Answering(settings)
+        self._mailbox = Mailbox(Answering(settings))
 
-    async def predict(self, request: PredictRequest) -> PredictReply | Faulty:
-        """Answers rows by one model."""
-        return await self._answering.predict(request)
-
-    async def load(self, request: LoadRequest) -> LoadReply | Faulty:
-        """Reads a model before anybody asks."""
-        return await self._answering.load(request)
+    async def exchange(self, call: Outgoing) -> Incoming:
+        """Takes predictions and loads of many callers; gives what is done."""
+        return await self._mailbox.exchange(call)
 
     async def stay(self, seconds: float) -> None:
         """Answers after so long: whoever waits for it hears at once that the process has died."""

@@ -36,6 +36,7 @@ from tilth.contract.messages import (
 )
 
 from inference.door import AUDIENCE
+from inference.exchange import Mailbox
 from inference.ingress import MOST_BYTES, Ingress
 from inference.replicas import Replica, Replicas
 
@@ -91,7 +92,8 @@ class Door:
         reply = PredictReply(predictions=(), digest="d", generation=1, usage=PredictionUsage(rows=0, tokens=0))
         vectors = EmbedReply(vectors=(), width=1, digest="d", generation=1, usage=reply.usage)
         answers = {"predict": reply, "embed": vectors, "load": LoadReply(digest="d", generation=1)}
-        return SimpleNamespace(**{name: Handle(answer, self.asked, heard) for name, answer in answers.items()})
+        noted = {name: Handle(answer, self.asked, heard).remote for name, answer in answers.items()}
+        return SimpleNamespace(exchange=SimpleNamespace(remote=Mailbox(SimpleNamespace(**noted)).exchange))
 
     def post(self, method: str, path: str, body: bytes, token: str | list[str] = "") -> tuple[int, Any]:
         tokens = [token or self.token()] if isinstance(token, str) else token

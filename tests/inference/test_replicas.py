@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tilth.contract.messages import EmbedRequest
 
 from inference import replicas
+from inference.exchange import Incoming, Mailbox, Outgoing
 from inference.faults import Faulty
 from inference.replicas import Replica, Replicas, ranked
 from inference.settings import settings as read
@@ -87,40 +88,48 @@ class Handle:
         self._up = asyncio.Event()
         self._up.set()
         self._deaths: list[asyncio.Future[None]] = []
-        self.embed, self.stay = Method(self._embed), Method(self._stay)
+        self._mailbox = Mailbox(self)
+        self.answering = 0
+        self.exchange, self.stay = Method(self._exchange), Method(self._stay)
 
     def kill(self) -> None:
         """Whoever is being answered hears it; whoever comes later waits."""
         self._up.clear()
         deaths, self._deaths = self._deaths, []
         for death in deaths:
-            if not death.done():  # its time was up in this very turn of the loop
-                death.set_exception(Died())
+            death.set_exception(Died())
 
     def start(self) -> None:
-        self.hung = False
+        self.hung, self._mailbox = False, Mailbox(self)
         self._up.set()
 
-    async def _embed(self, message: Any) -> Any:
-        await self._up.wait()
+    async def embed(self, message: Any) -> Any:
         self.asked += 1
-        return await self._living(self.slow_s, self.name)
+        self.answering += 1
+        try:
+            await asyncio.sleep(self.slow_s)
+        finally:
+            self.answering -= 1
+        return self.name
+
+    async def _exchange(self, call: Outgoing) -> Incoming:
+        await self._up.wait()
+        return await self._living(self._mailbox.exchange(call))
 
     async def _stay(self, seconds: float) -> None:
         await self._up.wait()
-        await self._living(seconds, None)
+        await self._living(asyncio.sleep(seconds))
 
-    async def _living(self, seconds: float, answer: Any) -> Any:
+    async def _living(self, work: Coroutine[Any, Any, Any]) -> Any:
         death = asyncio.get_running_loop().create_future()
         self._deaths.append(death)
+        doing = asyncio.ensure_future(work)
         try:
-            async with asyncio.timeout(None if self.hung else seconds):
-                await death
-        except TimeoutError:
-            return answer
+            await asyncio.wait({death} if self.hung else {death, doing}, return_when=asyncio.FIRST_COMPLETED)
+            return death.result() if death.done() else doing.result()
         finally:
-            if death in self._deaths:
-                self._deaths.remove(death)
+            doing.cancel()
+            self._deaths.remove(death) if death in self._deaths else None
 
 
 class Method:
@@ -247,7 +256,7 @@ async def test_a_caller_who_leaves_takes_the_question_back(house: House) -> None
     with pytest.raises(asyncio.CancelledError):
         await asked
     assert house.members[first(KEYS[0])].here
-    await until(lambda: len(handle._deaths) <= 1)  # the watch's own, at most
+    await until(lambda: handle.answering == 0)
 
 
 async def test_a_single_replica_that_dies_is_told_at_once_and_then_waited_for() -> None:
