@@ -42,26 +42,23 @@ def padded(ids: list[list[int]], pad_to: int = PAD_TO) -> tuple[Tensor, Tensor]:
     return torch.zeros(len(ids), width, dtype=torch.long).masked_scatter_(mask.bool(), flat), mask
 
 
-def batch_of(examples: Examples, rows: list[int]) -> Batch:
+def batch_of(examples: Examples, rows: Tensor) -> Batch:
     """The batch of those rows."""
-    input_ids, mask = padded([examples.ids[row] for row in rows])
-    index = torch.tensor(rows)
-    return Batch(index, input_ids, mask, examples.targets[index])
+    input_ids, mask = padded([examples.ids[row] for row in rows.tolist()])
+    return Batch(rows, input_ids, mask, examples.targets[rows])
 
 
 def by_length(examples: Examples, size: int) -> Iterator[Batch]:
     """Every row once, shortest first: the least padding, for evaluation."""
-    order = sorted(range(len(examples)), key=lambda row: len(examples.ids[row]))
-    for start in range(0, len(order), size):
-        yield batch_of(examples, order[start : start + size])
+    for rows in examples.lengths.argsort(stable=True).split(size):
+        if len(rows):
+            yield batch_of(examples, rows)
 
 
-def epoch_order(examples: Examples, size: int, *, seed: int, epoch: int) -> list[list[int]]:
+def epoch_order(examples: Examples, size: int, *, seed: int, epoch: int) -> list[Tensor]:
     """Row indices of each batch of an epoch; the same for the same seed and epoch, so a resume can skip ahead."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    shuffled = torch.randperm(len(examples), generator=generator).tolist()
-    batches: list[list[int]] = []
-    for start in range(0, len(shuffled), size * POOL_BATCHES):
-        pool = sorted(shuffled[start : start + size * POOL_BATCHES], key=lambda row: len(examples.ids[row]))
-        batches += [pool[at : at + size] for at in range(0, len(pool), size)]
+    batches: list[Tensor] = []
+    for pool in torch.randperm(len(examples), generator=generator).split(size * POOL_BATCHES):
+        batches += pool[examples.lengths[pool].argsort(stable=True)].split(size)
     return [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]

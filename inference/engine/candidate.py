@@ -1,6 +1,6 @@
 """A candidate: one way to learn a lesson. The engine gives every one of them everything else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Lesson:
     """What every candidate learns from: training rows with known targets, and all rows of validation."""
 
-    train: list[Row]
-    validation: list[Row]
+    train: Sequence[Row]
+    validation: Sequence[Row]
     train_targets: Tensor
     validation_targets: Tensor
     objective: Objective
@@ -43,7 +43,7 @@ class Model(Protocol):
     def served_by(self) -> ServedBy:
         """What kind of host answers by it."""
 
-    def outputs(self, rows: list[Row]) -> Tensor:
+    def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
 
     def files(self) -> Mapping[str, bytes]:

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, cast
@@ -62,7 +62,7 @@ def _face(face: Vertical, folder: Path) -> None:
         _must(found, f"README.md is the model card and needs a part {part!r}")
 
 
-def _sample(face: Vertical, path: Path) -> list[Row]:
+def _sample(face: Vertical, path: Path) -> Sequence[Row]:
     """The sample's rows under the schema's roles."""
     raw = [json.loads(line) for line in path.read_text().splitlines()]
     _must(len(raw) >= LEAST_ROWS, f"sample.jsonl has {len(raw)} rows; at least {LEAST_ROWS} show a vertical")
@@ -75,14 +75,14 @@ def _sample(face: Vertical, path: Path) -> list[Row]:
     lacking = [face.schema_.field(role) for role, name in columns.items() if name is None and role != free]
     missing = [field.role for field in lacking if field.required]
     _must(not missing, f"sample.jsonl has no column for {', '.join(missing)}; its columns are {', '.join(raw[0])}")
-    made: list[Row] = [{role: row.get(name) for role, name in columns.items() if name} for row in raw]
+    made: Sequence[Row] = [{role: row.get(name) for role, name in columns.items() if name} for row in raw]
     if free is not None:
         for row, said in zip(made, raw, strict=True):
             row[free] = {name: value for name, value in said.items() if name not in columns.values()}
     return made
 
 
-def _kinds(rows: list[Row], free: str | None) -> dict[str, str]:
+def _kinds(rows: Sequence[Row], free: str | None) -> dict[str, str]:
     """Of free columns, plainly: the kit needs some, not the best."""
     cells: list[dict[str, Any]] = [cast("dict[str, Any]", row[free]) for row in rows] if free else []
     names = cells[0] if cells else {}
@@ -101,7 +101,7 @@ class _Job:
         self._key, self._seal = Ed25519PrivateKey.generate(), os.urandom(KEY)
         self._storage = Storage(self._key.public_key())
 
-    def run(self, rows: list[Row]) -> dict[str, bytes]:
+    def run(self, rows: Sequence[Row]) -> dict[str, bytes]:
         """The files of the model's folder."""
         spec = JobSpec(
             job="conformance", attempt=1, flow="conformance", vertical=self._face.name,
@@ -129,7 +129,7 @@ class _Job:
         for name in self._storage.names(grant):
             yield name, self._storage.read(grant, name)
 
-    def _frozen(self, rows: list[Row]) -> Grant:
+    def _frozen(self, rows: Sequence[Row]) -> Grant:
         lines = self._root / "rows.jsonl"
         table = [{"line": at, "split": SPLIT_OF[at % len(SPLIT_OF)], **row} for at, row in enumerate(rows)]
         lines.write_text("\n".join(json.dumps(row) for row in table))
@@ -149,7 +149,7 @@ class _Job:
         return plain.model_copy(update={"signature": self._key.sign(plain.signed_bytes()).hex()})
 
 
-def _model(face: Vertical, files: dict[str, bytes], rows: list[Row], base: Callable[[], Base]) -> None:
+def _model(face: Vertical, files: dict[str, bytes], rows: Sequence[Row], base: Callable[[], Base]) -> None:
     """What was learned answers one prediction per row, by the labels of the training rows."""
     task = load_task(face)
     features, outputs = _outputs(task, files, rows, base)
@@ -171,7 +171,9 @@ def _said(labels: Any) -> list[str]:
     return [str(label) for label in (labels if isinstance(labels, list) else [labels])]
 
 
-def _outputs(task: Task, files: dict[str, bytes], rows: list[Row], base: Callable[[], Base]) -> tuple[Features, Tensor]:
+def _outputs(
+    task: Task, files: dict[str, bytes], rows: Sequence[Row], base: Callable[[], Base]
+) -> tuple[Features, Tensor]:
     """(features, outputs): of a whole model its answers to the sample, of an adapter one row for each output."""
     if HEAD in files:
         folder = read_folder(files)

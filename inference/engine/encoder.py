@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from tilth.contract.messages import Row, TrainingOptions
-from torch import Tensor
 
 from inference.engine.adapting.recipe import Recipe
 from inference.engine.base_models import Base
 from inference.engine.candidate import Lesson
-from inference.engine.memory import Encoder, Work
+from inference.engine.memory import ENCODED, Encoder, Work
 from inference.engine.precision import has_fast_bf16
+from inference.engine.spill import Ragged
 from inference.engine.task import Examples
 
 EVALUATION_BATCH = 64
@@ -31,21 +32,26 @@ class TextEncoder:
     @cached_property
     def train(self) -> Examples:
         """Training rows."""
-        return Examples(self.encode(self.lesson.train), self.lesson.train_targets)
+        return Examples(self._encoded(self.lesson.train), self.lesson.train_targets)
 
     @cached_property
     def validation(self) -> Examples:
         """Validation rows."""
-        return Examples(self.encode(self.lesson.validation), self.lesson.validation_targets)
+        return Examples(self._encoded(self.lesson.validation), self.lesson.validation_targets)
 
     @cached_property
     def recipe(self) -> Recipe:
         """The numbers of a run, with everything "auto" settled."""
         return Recipe.settled(self.options, len(self.lesson.train))
 
-    def examples(self, rows: list[Row]) -> Examples:
+    def examples(self, rows: Sequence[Row]) -> Examples:
         """Rows without targets."""
-        return Examples(self.encode(rows), Tensor([float("nan")] * len(rows)))
+        return Examples(self._encoded(rows), torch.full((len(rows),), float("nan")))
+
+    def _encoded(self, rows: Sequence[Row]) -> Ragged:
+        """A part of the rows at a time."""
+        parts = (self.encode(rows[at : at + ENCODED]) for at in range(0, len(rows), ENCODED))
+        return Ragged(ids for part in parts for ids in part)
 
     def size(self) -> str:
         """In a sentence."""
@@ -55,7 +61,7 @@ class TextEncoder:
     @cached_property
     def longest(self) -> int:
         """Tokens of the longest row."""
-        return max(map(len, [*self.train.ids, *self.validation.ids]))
+        return int(torch.cat([self.train.lengths, self.validation.lengths]).max())
 
     def work(self, tests: int, *, learns: int = 0, rank: int = 0, scaled: bool = False, batch: int = 1) -> Work:
         """The shapes of what is done; where nothing learns, no more than the probe."""

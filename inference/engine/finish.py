@@ -15,6 +15,7 @@ from inference.engine.data import Splits
 from inference.engine.doubts import advice, suspects
 from inference.engine.evaluate import interval
 from inference.engine.ladder import Climbed
+from inference.engine.spill import picked
 from inference.engine.task import Compares, Features, Task
 
 
@@ -88,7 +89,7 @@ def _baselines(task: Task, lesson: Lesson, splits: Splits, targets: Tensor, *, w
         return {}
     found = {"majority": constant(lesson, targets[known])}
     if with_baseline and isinstance(task, Compares):
-        rows = [row for row, judged in zip(splits.test, known.tolist(), strict=True) if judged]
+        rows = picked(splits.test, known)
         found |= task.baseline(lesson, rows, targets[known])
     return {name: round(value, 6) for name, value in found.items()}
 

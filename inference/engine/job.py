@@ -26,6 +26,7 @@ from inference.engine.precision import device_name
 from inference.engine.preflight import preflight
 from inference.engine.reporting import Reporter, Stop
 from inference.engine.span import Span
+from inference.engine.spill import picked
 from inference.engine.spool import Spool
 from inference.engine.task import Compares, Features, Task, load_task
 from inference.storage import Storage
@@ -145,7 +146,7 @@ def lesson_of(task: Task, features: Features, splits: Splits, options: TrainingO
     targets = task.targets(splits.train, features)
     objective = task.objective(features).learned_by(options.loss, targets if options.class_weights else None)
     known = objective.known(targets)
-    train = [row for row, kept in zip(splits.train, known.tolist(), strict=True) if kept]
+    train = picked(splits.train, known)
     validation = task.targets(splits.validation, features)
     return Lesson(train, splits.validation, targets[known], validation, objective, options.seed)
 

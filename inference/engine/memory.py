@@ -6,6 +6,8 @@ on MiniLM-L6 and named so; ``tests/bench/bench_memory.py`` puts predicted beside
 
 from dataclasses import dataclass
 
+from inference.engine.spill import held, spills
+
 MIB = 1 << 20
 FLOAT = 4
 """Bytes of an fp32 number."""
@@ -17,6 +19,12 @@ SOLVER_COPIES = 2 * 60
 """Vectors of the size of a head that L-BFGS keeps: two for each iteration (Nocedal 1980)."""
 TOKEN_BYTES = 36
 """Of a token in a list: a place and an int."""
+ROW_BYTES = 48
+"""Of a row whose tokens are in a file: where they are, how many, in which order it is read."""
+ENCODED = 4096
+"""Rows that are encoded together."""
+FITTED = 1 << 16
+"""Rows whose outputs are held together while a linear model is fitted."""
 BASELINE_NGRAM_BYTES = 150
 """Of an n-gram in a vocabulary: text, number, place."""
 BASELINE_ENTRY_BYTES = 40
@@ -78,16 +86,17 @@ class Need:
 def need(work: Work) -> Need:
     """What is predicted; what a part frees is not counted as returned, since glibc keeps most of it for the next."""
     train, valid, test = work.rows
-    features = KERNELS + FLOAT * (train + valid) * work.encoder.hidden
+    features = KERNELS + sum(held(rows, work.encoder.hidden) for rows in (train, valid))
     forward = int(SLACK * forward_token(work.encoder, half=work.half) * work.evaluated * work.longest)
     judged = 24 * (valid + test) * work.classes
     """Logits in fp32 and fp64, and their softmax."""
-    crossed = FLOAT * train * (work.encoder.hidden + 2 * work.classes)
+    crossed = 0 if spills(train, work.encoder.hidden) else FLOAT * train * (work.encoder.hidden + 2 * work.classes)
     """Features and outputs of the rows that a fold learns from."""
+    read = ROW_BYTES * test + TOKEN_BYTES * min(test, ENCODED) * work.longest
     probe = features + max(forward, solver(work) + crossed) + judged
     learning = work.trials * learned(work) + activations(work)
     adapt = features + frozen(work) + learning + judged if work.learns else 0
-    finish = features + FLOAT * work.learns + forward + judged + TOKEN_BYTES * test * work.longest
+    finish = features + FLOAT * work.learns + forward + judged + read
     return Need(probe, adapt, finish)
 
 
@@ -136,7 +145,7 @@ def frozen(work: Work) -> int:
 def solver(work: Work) -> int:
     """Logistic regression by L-BFGS: its history, and logits of all training rows with their softmax and gradient."""
     head = work.classes * (work.encoder.hidden + 1)
-    return FLOAT * (SOLVER_COPIES * head + 4 * work.rows[0] * work.classes)
+    return FLOAT * (SOLVER_COPIES * head + 4 * min(work.rows[0], FITTED) * work.classes)
 
 
 def tfidf(characters: int, classes: int) -> int:

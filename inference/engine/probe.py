@@ -1,6 +1,6 @@
 """The second rung: a frozen base, features computed once, and the objective's linear model on top."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,11 @@ from inference.engine.crossing import crossed, folds, groups_of
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached
 from inference.engine.heads import Head, head_file, read_head, unchanged
-from inference.engine.memory import need
+from inference.engine.memory import FITTED, need
 from inference.engine.objectives.objective import Objective
 from inference.engine.precision import autocast
 from inference.engine.reporting import Reporter
+from inference.engine.spill import spills, zeros
 from inference.engine.task import Examples
 
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0)
@@ -64,7 +65,7 @@ class LiveHead:
 
 def frozen_features(base: Base, examples: Examples, tick: Tick) -> Tensor:
     """Mean-pooled unit vectors [rows, hidden] of the frozen base."""
-    vectors = torch.zeros(len(examples), base.hidden_size)
+    vectors = zeros(len(examples), base.hidden_size)
     for batch, found in feature_batches(base, by_length(examples, FEATURE_BATCH)):
         vectors[batch.rows] = found
         tick(len(batch.rows))
@@ -88,9 +89,13 @@ class ProbeModel:
     kind = "probe"
     served_by = ServedBy.STACKED
 
-    def outputs(self, rows: list[Row]) -> Tensor:
+    def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
-        return self.head.logits(frozen_features(self.encoder.base, self.encoder.examples(rows), lambda _: None))
+        examples = self.encoder.examples(rows)
+        made = torch.zeros(len(examples), len(self.head.bias))
+        for batch, found in feature_batches(self.encoder.base, by_length(examples, FEATURE_BATCH)):
+            made[batch.rows] = self.head.logits(found)
+        return made
 
     def files(self) -> dict[str, bytes]:
         """peft's files of an adapter of zeros, and the head."""
@@ -136,14 +141,15 @@ class Probe:
         train, live = self._features_of_train(session.reporter, tick)
         valid = frozen_features(encoder.base, encoder.validation, tick)
         known = encoder.lesson.known
-        judged = valid[known], encoder.validation.targets[known]
+        seen = valid if known.all() else valid[known]
+        judged = seen, encoder.validation.targets[known]
         head, strength = fit_probe(train, encoder.train.targets, *judged, live, objective)
         outputs = head.logits(valid)
         report_scores(session.reporter, encoder.lesson, "Probe", self.rung, 0, outputs)
         facts: dict[str, Any] = {"strength": strength}
-        tokens = sum(map(len, encoder.train.ids))
+        tokens = int(encoder.train.lengths.sum())
         others = None
-        if self.crossed:
+        if self.crossed and not spills(*train.shape):
             with suppress(BudgetReached):  # there is a model: the budget has ended its comparison, not the job
                 others = _crossed(train, encoder.lesson, strength, head, session)
                 facts["curve"] = _curve(train, encoder.lesson, strength, (head, judged))
@@ -156,7 +162,7 @@ class Probe:
     def _features_of_train(self, reporter: Reporter, tick: Tick) -> tuple[Tensor, Head]:
         """Features of the training rows, and a head that learned from each batch as it came."""
         base, train = self.encoder.base, self.encoder.train
-        vectors = torch.zeros(len(train), base.hidden_size)
+        vectors = zeros(len(train), base.hidden_size)
         live = LiveHead(base.hidden_size, self.encoder.lesson.objective)
         order = epoch_order(train, FEATURE_BATCH, seed=self.encoder.lesson.seed, epoch=0)
         batches = (batch_of(train, rows) for rows in order)
@@ -238,10 +244,13 @@ def fit_linear(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        penalty = weight.square().sum() / (2 * strength * len(targets))
-        loss = objective.loss(vectors @ weight.T + bias, targets).mean() + penalty
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        whole = weight.square().sum() / (2 * strength * len(targets))
+        whole.backward()  # type: ignore[no-untyped-call]
+        for part, wanted in zip(vectors.split(FITTED), targets.split(FITTED), strict=True):
+            loss = objective.loss(part @ weight.T + bias, wanted).mean() * (len(part) / len(vectors))
+            loss.backward()  # type: ignore[no-untyped-call]
+            whole = whole.detach() + loss.detach()
+        return whole
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
     return Head(weight.detach(), bias.detach())

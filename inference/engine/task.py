@@ -3,8 +3,10 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
+import torch
 from pydantic import JsonValue
 from tilth.contract.messages import Prediction, Row, TrainingOptions
 from tilth.contract.vertical import Vertical
@@ -13,6 +15,7 @@ from torch import Tensor
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson
 from inference.engine.objectives.objective import Objective
+from inference.engine.spill import Ragged
 
 Features = dict[str, JsonValue]
 """Label map, lengths, scales, thresholds: plain data, saved beside the model as JSON."""
@@ -21,13 +24,13 @@ Features = dict[str, JsonValue]
 class Task(Protocol):
     """How one kind of problem is learned and answered."""
 
-    def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
+    def features(self, rows: Sequence[Row], kinds: Mapping[str, str]) -> Features:
         """What the training rows fix, ``kinds`` being those of free columns. Raises JobFault if nothing differs."""
 
     def objective(self, features: Features) -> Objective:
         """What is learned."""
 
-    def targets(self, rows: list[Row], features: Features) -> Tensor:
+    def targets(self, rows: Sequence[Row], features: Features) -> Tensor:
         """[rows]: the objective's targets; unknown where a row has none."""
 
     def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
@@ -76,10 +79,10 @@ class Reopens(Protocol):
 class Compares(Protocol):
     """A task that puts a plain way beside the model, for the report alone."""
 
-    def baseline_bytes(self, rows: list[Row]) -> int:
+    def baseline_bytes(self, rows: Sequence[Row]) -> int:
         """Memory that it takes."""
 
-    def baseline(self, lesson: Lesson, rows: list[Row], targets: Tensor) -> dict[str, float]:
+    def baseline(self, lesson: Lesson, rows: Sequence[Row], targets: Tensor) -> dict[str, float]:
         """Scores of rows with known targets, by the plain way's name."""
 
 
@@ -87,8 +90,13 @@ class Compares(Protocol):
 class Examples:
     """Encoded rows: token ids per row, unpadded, and targets [rows]."""
 
-    ids: list[list[int]]
+    ids: Sequence[list[int]]
     targets: Tensor
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[rows] tokens of each."""
+        return self.ids.lengths if isinstance(self.ids, Ragged) else torch.tensor([len(row) for row in self.ids])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -95,7 +95,7 @@ class Learned:
     kind: str
     served_by = ServedBy.WHOLE
 
-    def outputs(self, rows: list[Row]) -> Tensor:
+    def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
         return self.model.of(self.table.read(rows)).float()
 

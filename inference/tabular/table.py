@@ -13,6 +13,7 @@ from torch import Tensor
 from inference.engine.candidate import Lesson
 from inference.engine.crossing import folds, groups_of
 from inference.engine.objectives.objective import Objective
+from inference.engine.spill import joined, mapped, picked
 from inference.tabular.columns import Cells, Columns
 
 CELL_BYTES = 8
@@ -29,7 +30,7 @@ class TableLesson:
     cells: Callable[[Row], Cells]
 
     @cached_property
-    def rows(self) -> list[Cells]:
+    def rows(self) -> Sequence[Cells]:
         """Cells of all rows that are learned from: of training, and of validation where a target is known.
 
         Each is judged by a model that has not seen it, so validation need not stand aside.
@@ -52,9 +53,8 @@ class TableLesson:
         return folds(self.targets, self.lesson.seed, groups_of(self._learned))
 
     @property
-    def _learned(self) -> list[Row]:
-        known = self.lesson.known.tolist()
-        return [*self.lesson.train, *(row for row, kept in zip(self.lesson.validation, known, strict=True) if kept)]
+    def _learned(self) -> Sequence[Row]:
+        return joined(self.lesson.train, picked(self.lesson.validation, self.lesson.known))
 
     @property
     def objective(self) -> Objective:
@@ -71,9 +71,9 @@ class TableLesson:
         """``Columns.dense`` of the rows."""
         return self.columns.dense(self.rows)
 
-    def read(self, rows: Sequence[Row]) -> list[Cells]:
+    def read(self, rows: Sequence[Row]) -> Sequence[Cells]:
         """Cells of rows."""
-        return [self.cells(row) for row in rows]
+        return mapped(rows, self.cells)
 
     def size(self) -> str:
         """In a sentence."""

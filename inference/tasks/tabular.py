@@ -16,6 +16,7 @@ from inference.engine.candidate import Candidate, Lesson
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import JobFault
 from inference.engine.objectives.objective import Objective
+from inference.engine.spill import mapped
 from inference.engine.task import Features, Whole
 from inference.tabular.blend import Blend
 from inference.tabular.boosted import Boosted
@@ -44,11 +45,11 @@ class Tabular:
         self._role = face.schema_.free_columns.role
         self._target = Target.of_face(face)
 
-    def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
+    def features(self, rows: Sequence[Row], kinds: Mapping[str, str]) -> Features:
         """The target's labels or scale, and every column's; raises JobFault without a column."""
         if not kinds:
             raise JobFault("no_columns", "the frozen dataset has no column to learn from; give at least one")
-        columns = Columns.of([self.cells(row) for row in rows], kinds)
+        columns = Columns.of(mapped(rows, self.cells), kinds)
         return {**self._target.features(rows), "columns": columns.facts(), "max_length": MAX_TOKENS,
                 "pooling": "mean", "normalize": True}  # fmt: skip
 
@@ -56,7 +57,7 @@ class Tabular:
         """By the target."""
         return self._target.objective(features)
 
-    def targets(self, rows: list[Row], features: Features) -> Tensor:
+    def targets(self, rows: Sequence[Row], features: Features) -> Tensor:
         """[rows]."""
         return self._target.of(rows, features)
 

@@ -1,6 +1,7 @@
 """The target of a schema: one label of those seen in training, any number of them, or a number."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,13 +21,13 @@ from inference.engine.task import Features
 class Way(Protocol):
     """How rows of one kind of target are read."""
 
-    def features(self, rows: list[Row]) -> Features:
+    def features(self, rows: Sequence[Row]) -> Features:
         """What training fixes; raises JobFault where nothing differs."""
 
     def objective(self, features: Features) -> Objective:
         """What is learned."""
 
-    def of(self, rows: list[Row], features: Features) -> Tensor:
+    def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         """Targets, rows first."""
 
 
@@ -49,7 +50,7 @@ class Target:
                 return cls(field.role, _Sets(field.role, outside, selects))
         return cls(field.role, _Labels(field.role, outside, selects))
 
-    def features(self, rows: list[Row]) -> Features:
+    def features(self, rows: Sequence[Row]) -> Features:
         """The label set, sorted, or the numbers' scale; raises JobFault where nothing differs."""
         return self.way.features(rows)
 
@@ -57,7 +58,7 @@ class Target:
         """What is learned."""
         return self.way.objective(features)
 
-    def of(self, rows: list[Row], features: Features) -> Tensor:
+    def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         """Targets, rows first; unknown where a row has none, or a label that training has not."""
         return self.way.of(rows, features)
 
@@ -66,14 +67,14 @@ class Target:
 class _Numbers:
     role: str
 
-    def features(self, rows: list[Row]) -> Features:
+    def features(self, rows: Sequence[Row]) -> Features:
         scale = Number.of([number for row in rows if (number := self._number(row)) is not None])
         return {"mean": scale.mean, "deviation": scale.deviation}
 
     def objective(self, features: Features) -> Objective:
         return Number(float(str(features["mean"])), float(str(features["deviation"])))
 
-    def of(self, rows: list[Row], features: Features) -> Tensor:
+    def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         return tensor([float("nan") if (n := self._number(row)) is None else n for row in rows], dtype=float64)
 
     def _number(self, row: Row) -> float | None:
@@ -87,7 +88,7 @@ class _Labels:
     outside: frozenset[str]
     selects: str
 
-    def features(self, rows: list[Row]) -> Features:
+    def features(self, rows: Sequence[Row]) -> Features:
         labels = sorted({label for row in rows if (label := self._label(row)) is not None})
         if len(labels) < 2:
             found = f"only the label {labels[0]!r}" if labels else "no label"
@@ -97,8 +98,8 @@ class _Labels:
     def objective(self, features: Features) -> SingleLabel:
         return SingleLabel(_labels(features), self.selects)
 
-    def of(self, rows: list[Row], features: Features) -> Tensor:
-        return self.objective(features).targets([str(row.get(self.role)) for row in rows])
+    def of(self, rows: Sequence[Row], features: Features) -> Tensor:
+        return self.objective(features).targets(str(row.get(self.role)) for row in rows)
 
     def _label(self, row: Row) -> str | None:
         found = row.get(self.role)
@@ -113,7 +114,7 @@ class _Sets:
     outside: frozenset[str]
     selects: str
 
-    def features(self, rows: list[Row]) -> Features:
+    def features(self, rows: Sequence[Row]) -> Features:
         labels = sorted({label for row in rows for label in self._set(row) or ()})
         if not labels:
             raise JobFault("no_label", "no training row has a label; give rows of at least one")
@@ -122,7 +123,7 @@ class _Sets:
     def objective(self, features: Features) -> MultiLabel:
         return MultiLabel(_labels(features), self.selects)
 
-    def of(self, rows: list[Row], features: Features) -> Tensor:
+    def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         return self.objective(features).targets(map(self._set, rows))
 
     def _set(self, row: Row) -> list[str] | None:

@@ -37,7 +37,7 @@ class Text:
             raise VerticalError(f"{face.name}: a task of texts needs one or two roles of kind text, not {self._texts}")
         self._target = Target.of_face(face)
 
-    def features(self, rows: list[Row], kinds: Mapping[str, str]) -> Features:
+    def features(self, rows: Sequence[Row], kinds: Mapping[str, str]) -> Features:
         """The target's labels or scale; raises JobFault if there is nothing to tell apart."""
         return {**self._target.features(rows), "max_length": MAX_TOKENS, "pooling": "mean", "normalize": True}
 
@@ -45,7 +45,7 @@ class Text:
         """By the target."""
         return self._target.objective(features)
 
-    def targets(self, rows: list[Row], features: Features) -> Tensor:
+    def targets(self, rows: Sequence[Row], features: Features) -> Tensor:
         """[rows]."""
         return self._target.of(rows, features)
 
@@ -69,12 +69,12 @@ class Text:
         """By the target."""
         return self.objective(features).answer(outputs, features)
 
-    def baseline_bytes(self, rows: list[Row]) -> int:
+    def baseline_bytes(self, rows: Sequence[Row]) -> int:
         """Of TF-IDF with a linear SVM."""
         labels = len({str(row.get(self._target.role)) for row in rows})
         return tfidf(sum(len(self._joined(row)) for row in rows), labels)
 
-    def baseline(self, lesson: Lesson, rows: list[Row], targets: Tensor) -> dict[str, float]:
+    def baseline(self, lesson: Lesson, rows: Sequence[Row], targets: Tensor) -> dict[str, float]:
         """Accuracy of TF-IDF with a linear SVM; nothing for a target that is no label."""
         objective = lesson.objective
         if not isinstance(objective, SingleLabel) or objective.selects != "accuracy":

@@ -73,7 +73,9 @@ def test_the_threshold_lets_five_percent_of_in_scope_rows_alarm() -> None:
 
 def test_every_row_is_in_an_epoch_once_and_the_order_is_fixed_by_seed_and_epoch() -> None:
     examples = Examples([[1] * (1 + at % 20) for at in range(103)], torch.zeros(103, dtype=torch.long))
-    one, again, other = (epoch_order(examples, 8, seed=1, epoch=epoch) for epoch in (0, 0, 1))
+    one, again, other = (
+        [rows.tolist() for rows in epoch_order(examples, 8, seed=1, epoch=epoch)] for epoch in (0, 0, 1)
+    )
     assert sorted(row for batch in one for row in batch) == list(range(103))
     assert one == again != other
     assert sorted(row for batch in by_length(examples, 8) for row in batch.rows.tolist()) == list(range(103))

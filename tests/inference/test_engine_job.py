@@ -236,3 +236,18 @@ def test_a_budget_that_ends_while_the_probe_is_cross_fitted_leaves_the_probe(
     assert attempts.run(highest_rung=Rung.PROBE) is EventKind.SUCCEEDED
     report = attempts.last(EventKind.SUCCEEDED)["report"]
     assert (report["rung"], report["suspects"], report["more_rows"]) == ("probe", None, None)
+
+
+def test_data_that_do_not_fit_into_memory_give_the_same_model(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert attempts.run(1) is EventKind.SUCCEEDED
+    monkeypatch.setattr("inference.engine.spill.KEPT", 1000)
+    monkeypatch.setattr("inference.engine.data.FETCHED", 7)
+    monkeypatch.setattr("inference.engine.encoder.ENCODED", 11)
+    monkeypatch.setattr("inference.engine.probe.FITTED", 13)
+    assert attempts.run(2) is EventKind.SUCCEEDED
+    held, spilled = (attempts.last(EventKind.SUCCEEDED, attempt) for attempt in (1, 2))
+    assert spilled["metrics"] == pytest.approx(held["metrics"], abs=2e-3)
+    assert held["report"]["suspects"] is not None
+    assert spilled["report"]["suspects"] is None, "cross-fitting would take copies of the features"

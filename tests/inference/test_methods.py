@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 from tilth.contract import learning
 from tilth.contract.learning import LOSSES, Loss, Method, Optimiser, Rung, Targets
-from tilth.contract.messages import ServedBy, TrainingOptions
+from tilth.contract.messages import Row, ServedBy, TrainingOptions
 from tilth.contract.vertical import FieldKind
 from torch import Tensor
 
@@ -52,7 +52,7 @@ def examples(rows: int = 24, tokens: int = 9) -> Examples:
 def learned(base: Base, method: Method, recipe: Recipe = RECIPE, steps: int = 8) -> tuple[Classifier, list[float]]:
     model = Classifier(base, head(), METHODS[method], recipe)
     run = Run(model, recipe, ABC, steps=steps)
-    batch = batch_of(examples(), list(range(24)))
+    batch = batch_of(examples(), torch.arange(24))
     return model, [run.step(batch, at) for at in range(steps)]
 
 
@@ -88,7 +88,7 @@ def test_the_files_give_the_same_model_to_the_trainer_and_to_a_host(tiny: Base, 
     files = METHODS[method].files(of_encoder(model.learned()), tiny, RECIPE)
     own = Head(model.head.weight.detach(), model.head.bias.detach())
     again = reopened(encoder_of(tiny, rows), method, files | head_file(own))
-    torch.testing.assert_close(again.outputs([{}] * 10), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(again.outputs([{"at": at} for at in range(10)]), wanted, rtol=1e-5, atol=1e-5)
     assert again.files().keys() == (files | head_file(own)).keys()
     whole = whole_encoder(method, again.files(), lambda: tiny, lambda _: lambda _: rows.ids)
     found = whole.answer([{}] * 10)
@@ -98,15 +98,16 @@ def test_the_files_give_the_same_model_to_the_trainer_and_to_a_host(tiny: Base, 
 
 
 def encoder_of(base: Base, rows: Examples) -> TextEncoder:
-    lesson = Lesson([], [], rows.targets, rows.targets, ABC)
-    return TextEncoder(base, lesson, lambda _: rows.ids, TrainingOptions())
+    numbers: list[Row] = [{"at": at} for at in range(len(rows))]
+    lesson = Lesson(numbers, numbers, rows.targets, rows.targets, ABC)
+    return TextEncoder(base, lesson, lambda some: [rows.ids[int(str(row["at"]))] for row in some], TrainingOptions())
 
 
 @pytest.mark.parametrize("method", NAMED)
 @pytest.mark.parametrize("optimiser", list(Optimiser))
 def test_a_run_goes_on_bit_by_bit_where_it_was_kept(tiny: Base, method: Method, optimiser: Optimiser) -> None:
     recipe = Recipe(rank=4, epochs=1, batch_size=8, rate=1.0, seed=0, layers=1, optimiser=optimiser)
-    batch = batch_of(examples(), list(range(24)))
+    batch = batch_of(examples(), torch.arange(24))
 
     def run() -> Run:
         return Run(Classifier(tiny, head(), METHODS[method], recipe), recipe, ABC, steps=6)
@@ -149,7 +150,7 @@ def kept_of(model: Classifier, rows: int, tokens: int) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    batch = batch_of(Examples([[5] * tokens] * rows, torch.zeros(rows, dtype=torch.long)), list(range(rows)))
+    batch = batch_of(Examples([[5] * tokens] * rows, torch.zeros(rows, dtype=torch.long)), torch.arange(rows))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = model.eval()(batch).sum()
     del loss

@@ -1,6 +1,6 @@
 """The candidate that adapts an encoder: a method from the probe's head, epoch by epoch, the best by validation kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -48,7 +48,7 @@ class Adapted:
         """By the method."""
         return METHODS[self.method].served_by
 
-    def outputs(self, rows: list[Row]) -> Tensor:
+    def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
         encoder = METHODS[self.method].opened(self.changes, self.encoder.base)
         return logits_of(encoder, self.head, self.encoder.examples(rows))
@@ -224,7 +224,7 @@ class Climb:
         changes = self._model.method.files(of_encoder(best), self._encoder.base, self._recipe)
         head = Head(best["head.weight"], best["head.bias"])
         model = Adapted(self._encoder, self._candidate.method, changes, head)
-        tokens = at.epoch * sum(map(len, self._encoder.train.ids))
+        tokens = at.epoch * int(self._encoder.train.lengths.sum())
         facts = {**self._recipe.facts(self._candidate.method), "best_epoch": at.best_epoch + 1, "epochs": at.epoch}
         return Outcome(self._candidate.name, self._candidate.rung, model, best["valid"], None, tokens, facts)
 

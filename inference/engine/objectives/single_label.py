@@ -1,6 +1,6 @@
 """One label of a fixed set, or none of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -52,7 +52,7 @@ class SingleLabel:
             " score falls below a threshold at which 5 % of in-scope validation rows fall."
         ) + (" All labels weighed the same while it learned, however rare they are." if self.weights else "")
 
-    def targets(self, labels: Sequence[str]) -> Tensor:
+    def targets(self, labels: Iterable[str]) -> Tensor:
         """Class numbers; UNKNOWN for a label that is none of these."""
         index = {label: at for at, label in enumerate(self.labels)}
         return torch.tensor([index.get(label, UNKNOWN) for label in labels], dtype=torch.long)
