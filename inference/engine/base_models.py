@@ -59,7 +59,9 @@ def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
         model = AutoModel.from_pretrained(place, trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError) as cause:
         raise JobFault("base_model_unavailable", f"{offer.id} cannot be loaded from {offer.source}: {cause}") from cause
-    return Base(offer.id, offer.revision, model.eval().requires_grad_(False), tokenizer)
+    from inference.engine.attention import learns_fast
+
+    return Base(offer.id, offer.revision, learns_fast(model).eval().requires_grad_(False), tokenizer)
 
 
 class Bases:

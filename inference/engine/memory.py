@@ -101,22 +101,22 @@ def need(work: Work) -> Need:
 
 
 def activations(work: Work) -> int:
-    """What a batch keeps for its way back: its tokens, and which of them see which (in fp32 twice)."""
+    """What a batch keeps for its way back: its tokens, and which of them see which, twice."""
     tokens = work.batch * work.longest
     token = trained_token(work.encoder, work.rank, half=work.half, scaled=work.scaled)
-    return int(SLACK * (tokens * token + FLOAT * tokens * work.longest * (1 if work.half else 2)))
+    return int(SLACK * (tokens * token + 2 * FLOAT * tokens * work.longest))
 
 
 def trained_token(encoder: Encoder, rank: int, *, half: bool, scaled: bool = False) -> int:
     """Bytes that autograd saves for a token: counted in a BERT layer with LoRA on its six linear layers.
 
-    In bf16: nine of ``hidden`` (inputs, q, k, v, attention's output) and two of ``intermediate``, each layer norm's
-    input in fp32; in fp32 the inputs of q, k, v and of the norms are one. Attention itself keeps a logsumexp per head
-    (FlashAttention, Dao 2022, section 3.1). ``scaled``: both outputs of each linear layer, one in fp32, as magnitudes
-    need them. A test compares with what autograd really saves.
+    In bf16: five of ``hidden`` (what linear layers read), two of ``intermediate``, and in fp32 what attention reads and
+    gives (four of ``hidden``, so eight) and each layer norm's input; in fp32 the inputs of q, k, v and of the norms are
+    one. Attention itself keeps a logsumexp per head (FlashAttention, Dao 2022, section 3.1). ``scaled``: both outputs
+    of each linear layer, one in fp32, as magnitudes need them. A test compares with what autograd really saves.
     """
     size = FLOAT // 2 if half else FLOAT
-    wide = size * ((9 if half else 6) * encoder.hidden + 2 * encoder.intermediate + 6 * rank)
+    wide = size * ((13 if half else 6) * encoder.hidden + 2 * encoder.intermediate + 6 * rank)
     norms = FLOAT * (2 * encoder.hidden + encoder.heads + 4)
     outputs = (FLOAT + size) * (5 * encoder.hidden + encoder.intermediate) if scaled else 0
     return encoder.layers * (wide + norms + outputs)

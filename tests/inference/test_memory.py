@@ -77,7 +77,7 @@ def test_what_a_token_takes_is_what_autograd_saves_for_it(
 ) -> None:
     precision = (lambda: torch.autocast("cpu", dtype=torch.bfloat16)) if half else nullcontext
     monkeypatch.setattr("inference.engine.adapting.classifier.autocast", precision)
-    masks = 8 * (32**2 - 16**2) * 4 * (1 if half else 2)
+    masks = 8 * (32**2 - 16**2) * 4 * 2
     found = (saved(run, 8, 32) - saved(run, 8, 16) - masks) / (8 * 16)
     assert found == pytest.approx(trained_token(TINY, 4, half=half), rel=0.02)
 

@@ -135,10 +135,10 @@ def test_no_method_keeps_more_of_a_token_than_is_told(
     monkeypatch.setattr("inference.engine.adapting.classifier.autocast", lambda: precision)
     model = Classifier(tiny, head(), METHODS[method], RECIPE)
     few, many = (kept_of(model, 8, tokens) for tokens in (16, 32))
-    masks = 8 * (32**2 - 16**2) * 4 * (1 if half else 2)
+    masks = 0 if half else 8 * (32**2 - 16**2) * 4 * 2
     shape = work_of(encoder_of(tiny, examples()), method, RECIPE, 0, 8)
     told = trained_token(shape.encoder, shape.rank, half=half, scaled=shape.scaled)
-    assert (many - few - masks) / (8 * 16) <= 1.02 * told
+    assert (many - few - masks) / (8 * 16) <= 1.06 * told  # where all learns the embeddings' norm is a seventh one
 
 
 def kept_of(model: Classifier, rows: int, tokens: int) -> int:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
 from tilth.contract import learning
@@ -81,8 +82,7 @@ class Adapter:
 
     def prepared(self, model: nn.Module, recipe: Recipe) -> nn.Module:
         """With peft's layers in it."""
-        encoder: nn.Module = get_peft_model(copied(model, set()), self.config(model, recipe))
-        return encoder
+        return _uncast(get_peft_model(copied(model, set()), self.config(model, recipe)))
 
     def learned(self, encoder: nn.Module) -> dict[str, Tensor]:
         """As peft saves it."""
@@ -105,7 +105,7 @@ class Adapter:
         unknown: list[str] = loaded.unexpected_keys
         if unknown:
             raise FolderRefused(f"{ADAPTER} has {', '.join(unknown[:3])}; the base {base.id} has no such layers")
-        return encoder
+        return _uncast(encoder)
 
     def merged(self, files: Mapping[str, bytes], base: Base) -> dict[str, Tensor]:
         """By peft's own merging, in a copy of what it adapts."""
@@ -113,6 +113,14 @@ class Adapter:
         before = dict(base.model.named_parameters())
         found = whole.merge_and_unload().named_parameters()
         return {name: part.detach() for name, part in found if not part.equal(before[name])}
+
+
+def _uncast(encoder: nn.Module) -> nn.Module:
+    """Autocast settles types; peft would turn what comes in bf16 into fp32, for autocast to turn it back."""
+    for part in encoder.modules():
+        if isinstance(part, LoraLayer):
+            part.cast_input_dtype_enabled = False
+    return encoder
 
 
 @dataclass(frozen=True)
