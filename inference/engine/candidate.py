@@ -8,6 +8,7 @@ from tilth.contract.learning import Rung
 from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
+from inference.engine.base_models import Base
 from inference.engine.objectives.objective import Objective
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Model(Protocol):
     @property
     def served_by(self) -> ServedBy:
         """What kind of host answers by it."""
+
+    @property
+    def base(self) -> Base | None:
+        """The base model that it needs; None where it needs none."""
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""

@@ -119,21 +119,23 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     attempt.spool.emit(EventKind.STARTED, "Training started", data={"resumed_from_step": keeper.step})
     splits = _rows(attempt)
     task = load_task(vertical(spec.vertical))
-    base = attempt.base(spec.base_model)
+    bases = [attempt.base(name) for name in spec.options.bases(spec.base_model)]
     features = task.features(splits.train, splits.kinds)
     lesson = lesson_of(task, features, splits, spec.options)
     _refuse_unlearnable(lesson)
     torch.manual_seed(spec.options.seed)
-    wished = _wished(task.candidates(lesson, features, base, spec.options), spec.options)
+    wished = _wished(task.candidates(lesson, features, bases, spec.options), spec.options)
     baseline = task.baseline_bytes(lesson.train) if isinstance(task, Compares) else 0
     fits = preflight(wished, len(splits.test), baseline, attempt.memory, attempt.spool)
     _plan(reporter, fits.candidates, len(splits.test))
     climbed = Ladder(fits.candidates, lesson, spec.options, reporter, keeper).climb()
     attempt.spool.emit(EventKind.MESSAGE, f"Chosen: {climbed.outcome.name}. {climbed.reason}.")
     done = finish(spec, task, features, lesson, splits, climbed, with_baseline=fits.with_baseline)
+    model = climbed.outcome.model
+    base = model.base or bases[0]
     facts = {
-        "job": spec.job, "attempt": spec.attempt, "vertical": spec.vertical, "base_model": spec.base_model,
-        "base_revision": base.revision, "rung": climbed.outcome.name, "served_by": climbed.outcome.model.served_by,
+        "job": spec.job, "attempt": spec.attempt, "vertical": spec.vertical, "base_model": base.id,
+        "base_revision": base.revision, "rung": climbed.outcome.name, "served_by": model.served_by,
     }  # fmt: skip
     digest = write_folder(attempt.storage, spec.output, "model", done.files, **facts)
     report: dict[str, Any] = json.loads(json.dumps(done.report))

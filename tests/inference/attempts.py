@@ -40,9 +40,10 @@ def rows(count: int = 60) -> list[dict[str, str]]:
 class Attempts:
     """Runs attempts of one job in one place."""
 
-    def __init__(self, place: Any, base: Base) -> None:
+    def __init__(self, place: Any, base: Base, *others: Base) -> None:
         self.place = place
         self.base = base
+        self._bases = {each.id: each for each in (base, *others)}
 
     def run(
         self,
@@ -61,7 +62,7 @@ class Attempts:
             resume=self.place.grant(resume) if resume else None,
             options=TrainingOptions(**{"epochs": 2, "batch_size": 16, "rank": 4, "minimum_gain": 0.0, **options}),
         )  # fmt: skip
-        return run_job(spec, storage=self.place.storage, stop=stop, base=lambda _: self.base, heartbeat_s=5)
+        return run_job(spec, storage=self.place.storage, stop=stop, base=self._bases.__getitem__, heartbeat_s=5)
 
     def kinds(self, attempt: int = 1) -> list[EventKind]:
         return [event.kind for event in self.place.events(str(attempt))]

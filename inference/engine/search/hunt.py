@@ -5,19 +5,22 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from tilth.contract.learning import Method
+from tilth.contract.messages import ServedBy
 from torch import Tensor
 
 from inference.engine.adapting.classifier import of_encoder
 from inference.engine.adapting.climb import Adapted, probed
 from inference.engine.adapting.methods import METHODS
 from inference.engine.batches import Batch
-from inference.engine.candidate import Session
+from inference.engine.candidate import Lesson, Session
 from inference.engine.checkpoints import Progress, below
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached, Stopped
 from inference.engine.evaluate import interval
 from inference.engine.heads import Head
-from inference.engine.probe import report_scores
+from inference.engine.outcome import LEAST_GAIN
+from inference.engine.probe import probe_name, report_scores
 from inference.engine.search.halving import RUNGS, Halving, rung_steps
 from inference.engine.search.space import TOGETHER, Space, Told
 from inference.engine.search.team import Team, teams
@@ -41,7 +44,8 @@ class Found:
 class Hunt:
     """The state of a search; everything in it is in its checkpoints."""
 
-    encoder: TextEncoder
+    encoders: Sequence[TextEncoder]
+    """Of one lesson, in the order of the space's bases."""
     space: Space
     trials: int
     rows_at_once: int
@@ -70,17 +74,26 @@ class Hunt:
 
     def _ask(self) -> None:
         count = min(TOGETHER, self.trials - len(self.ended))
-        asked = self.space.ask(self.ended, count, self.encoder.lesson.seed)
+        asked = self.space.ask(self.ended, count, self._lesson.seed)
         self.live, self._level = [self._begun(len(self.ended) + at, each) for at, each in enumerate(asked)], 0
 
     def _begun(self, number: int, params: dict[str, Any]) -> Trial:
-        recipe = self.space.recipe(params)
-        return Trial.begun(number, params, self.space.method, recipe, self.encoder, probed(self.session))
+        at = self.space.bases.index(self.space.base(params))
+        method, recipe, head = (
+            self.space.method(params),
+            self.space.recipe(params),
+            probed(self.session, probe_name(at)),
+        )
+        return Trial.begun(number, params, method, recipe, self.encoders[at], head)
+
+    @property
+    def _lesson(self) -> Lesson:
+        return self.encoders[0].lesson
 
     def _rung(self) -> None:
         """All that live climb to their next rung and are judged there; the better part goes on."""
         goals = {each.number: rung_steps(each.run.steps)[self._level] for each in self.live}
-        for team in teams(self.encoder, self.live, self.rows_at_once):
+        for team in teams(self.live, self.rows_at_once):
             self._climb(team, goals)
         ahead = self._level < RUNGS
         scores = [each.score for each in self.live]
@@ -125,21 +138,21 @@ class Hunt:
         return max(self._steps, self._first + rounds * longest)
 
     def _judge(self, team: Team, trials: Sequence[Trial]) -> None:
-        lesson, reporter = self.encoder.lesson, self.session.reporter
-        for trial, outputs in zip(trials, team.outputs(trials, self.encoder.validation), strict=True):
+        lesson, reporter = self._lesson, self.session.reporter
+        for trial, outputs in zip(trials, team.outputs(trials, team.encoder.validation), strict=True):
             reporter.work(len(outputs))
             name = f"trial {trial.number}"
             scores = report_scores(reporter, lesson, name.capitalize(), name, trial.step, outputs)
             score = scores[f"valid_{lesson.objective.selects}"]
-            trial.score = score - 1e-6 * scores["valid_loss"]
+            trial.score = score - 1e-6 * scores["valid_loss"] - handicap(trial.method)
             trial.facts = {"score": round(score, 6), "interval": self._interval(outputs)}
             if trial.score > self._best_line.get("rank_score", float("-inf")):
                 self._best = {**trial.run.model.learned(), "valid": outputs}
                 self._best_line = {**trial.line(), "rank_score": trial.score, "params": trial.params}
 
     def _interval(self, outputs: Tensor) -> list[float]:
-        known, objective = self.encoder.lesson.known, self.encoder.lesson.objective
-        found, targets = outputs[known], self.encoder.lesson.validation_targets[known]
+        known, objective = self._lesson.known, self._lesson.objective
+        found, targets = outputs[known], self._lesson.validation_targets[known]
         ends = interval(lambda draws: objective.resampled(found, targets, draws), len(targets))
         return [round(end, 6) for end in ends]
 
@@ -164,7 +177,7 @@ class Hunt:
             "board": list(self.board.values()), "best": self._best_line, "level": self._level,
             "scores": {str(rung): scores for rung, scores in self._halving.scores.items()}, "tokens": self._tokens,
         }  # fmt: skip
-        at = Progress(NAME, self.space.method.rung, self._steps, 0, 0, first=self._first, state=state)
+        at = Progress(NAME, self.space.rung, self._steps, 0, 0, first=self._first, state=state)
         self.session.keeper.keep_running(at, tensors, {})
 
     def _resume(self) -> None:
@@ -191,18 +204,24 @@ class Hunt:
         if not self._best:
             return None
         line = {name: value for name, value in self._best_line.items() if name not in ("rank_score", "params", "state")}
-        recipe = self.space.recipe(self._best_line["params"])
-        changes = METHODS[self.space.method].files(of_encoder(self._best), self.encoder.base, recipe)
+        params = self._best_line["params"]
+        method, encoder = self.space.method(params), self.encoders[self.space.bases.index(self.space.base(params))]
+        changes = METHODS[method].files(of_encoder(self._best), encoder.base, self.space.recipe(params))
         head = Head(self._best["head.weight"], self._best["head.bias"])
-        model = Adapted(self.encoder, self.space.method, changes, head)
+        model = Adapted(encoder, method, changes, head)
         board = [self.board[number] for number in sorted(self.board)] + [trial.line() for trial in self.live]
         board.sort(key=lambda line: -line.get("score", float("-inf")))
         return Found(model, self._best["valid"], board, self._tokens, line)
 
 
+def handicap(method: Method) -> float:
+    """By how much a model of its own must be better than one that shares its base with others."""
+    return 0.0 if METHODS[method].served_by is ServedBy.STACKED else LEAST_GAIN
+
+
 def _said(line: dict[str, Any]) -> str:
     """The numbers of a trial in a sentence."""
-    named = ("method", "rate", "rank", "targets", "smoothing", "epochs", "batch_size", "layers")
+    named = ("base_model", "method", "rate", "rank", "targets", "smoothing", "epochs", "batch_size", "layers")
     told = ", ".join(f"{name} {_short(line[name])}" for name in named if name in line)
     return f"{told}; score {line['score']:.4f}" if "score" in line else told
 

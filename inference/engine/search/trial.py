@@ -16,7 +16,7 @@ from inference.engine.checkpoints import below, optimiser_tensors, restore_optim
 from inference.engine.encoder import TextEncoder
 from inference.engine.heads import Head
 from inference.engine.search.halving import rung_steps
-from inference.engine.search.space import Params
+from inference.engine.search.space import BASE, Params
 
 OPTIMISER = "optimiser."
 State = Literal["running", "stopped", "ended", "diverged"]
@@ -30,6 +30,7 @@ class Trial:
     params: Params
     method: Method
     recipe: Recipe
+    encoder: TextEncoder
     run: Run
     learns: int
     """Numbers that learn in the encoder."""
@@ -52,7 +53,7 @@ class Trial:
         model = Classifier(encoder.base, head, METHODS[method], recipe)
         steps = -(-len(encoder.train) // recipe.batch_size) * recipe.epochs
         run = Run(model, recipe, encoder.lesson.objective, steps=steps)
-        return cls(number, params, method, recipe, run, METHODS[method].size(encoder.base.model, recipe))
+        return cls(number, params, method, recipe, encoder, run, METHODS[method].size(encoder.base.model, recipe))
 
     def points(self) -> list[int]:
         """Steps at which it is judged: at each rung, and from the last but one on after each epoch, too."""
@@ -64,6 +65,7 @@ class Trial:
         """For the board."""
         recipe = self.recipe.facts(self.method)
         recipe |= {"epochs": self.recipe.epochs, "smoothing": self.recipe.smoothing}
+        recipe |= {BASE: self.params[BASE]} if BASE in self.params else {}
         told = {"trial": self.number, "state": self.state, "steps": self.step, "of_steps": self.run.steps}
         return {**told, **recipe, **self.facts, "learns": self.learns, "device_ms": self.device_ms}
 
