@@ -14,6 +14,7 @@ from inference.engine.objectives.objective import Objective
 if TYPE_CHECKING:
     from inference.engine.keeping import Keeper
     from inference.engine.reporting import Reporter
+    from inference.engine.search.leg import Hire
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Session:
     keeper: "Keeper"
     done: Mapping[str, Outcome]
     """By the candidates before."""
+    hire: "Hire | None" = None
+    """Who goes the legs of a search beside this process; None: nobody."""
 
 
 class Candidate(Protocol):

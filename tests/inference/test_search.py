@@ -25,10 +25,12 @@ from inference.engine.base_models import Base
 from inference.engine.batches import Batch
 from inference.engine.candidate import Lesson
 from inference.engine.encoder import TextEncoder
+from inference.engine.errors import Stopped
 from inference.engine.heads import Head, read_head
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.search.candidate import Search
 from inference.engine.search.halving import FACTOR, Halving, rung_steps
+from inference.engine.search.leg import Leg, Stepped
 from inference.engine.search.space import Space, Told
 from inference.engine.search.team import Team, teams
 from inference.engine.search.trial import Trial
@@ -110,6 +112,44 @@ def test_methods_without_a_joint_step_and_other_batch_sizes_step_by_themselves(e
     assert sizes == [4, 1]
     assert [len(team.trials) for team in teams(begun(encoder, RECIPES, Method.BITFIT), 64)] == [1] * 4
     assert [len(team.trials) for team in teams(begun(encoder, RECIPES), 16)] == [2, 2]
+
+
+def test_each_trial_of_a_team_is_judged_at_its_own_points_and_once(encoder: TextEncoder) -> None:
+    trials = begun(encoder, (AROUND, replace(AROUND, epochs=5)))
+    [team] = teams(trials, 64)
+    rung = {each.number: each.run.steps for each in trials}
+    judged: dict[int, list[int]] = {0: [], 1: []}
+    while leg := Leg.of(team, rung):
+        for number in leg.walk(lambda _: None, lambda: None):
+            trials[number].judged = trials[number].step
+            judged[number].append(trials[number].step)
+    assert judged == {each.number: each.points() for each in trials}
+
+
+def test_a_trial_that_was_paused_where_it_is_to_be_judged_is_judged_when_it_goes_on(encoder: TextEncoder) -> None:
+    [trial] = begun(encoder, (AROUND,))
+    [team] = teams([trial], 64)
+    leg = Leg.of(team, {0: 1})
+    assert leg is not None
+    heard: list[Stepped] = []
+    with pytest.raises(Stopped):
+        leg.walk(heard.extend, lambda: stops_at(1, trial))
+    assert (trial.step, trial.judged, len(heard)) == (1, 0, 1)
+    again = Leg.of(team, {0: 1})
+    assert again is not None
+    assert set(again.walk(heard.extend, lambda: None)) == {0}
+    assert len(heard) == 1
+
+
+def stops_at(step: int, trial: Trial) -> None:
+    if trial.step == step:
+        raise Stopped("pause", step)
+
+
+def test_a_team_of_which_all_have_run_away_is_judged_no_more(encoder: TextEncoder) -> None:
+    [trial] = begun(encoder, (replace(AROUND, rate=float("nan")),))
+    assert Leg(Team([trial], 64), {0: 4}).walk(lambda _: None, lambda: None) == {}
+    assert trial.state == "diverged"
 
 
 def test_a_trial_that_runs_away_harms_none_beside_it(encoder: TextEncoder) -> None:
@@ -333,7 +373,7 @@ def test_the_memory_of_a_search_is_that_of_its_largest_base(encoder: TextEncoder
 def test_a_search_over_bases_and_methods_that_was_paused_ends_as_one_that_was_not(both: Attempts) -> None:
     assert both.run(1, **EVERYTHING) is EventKind.SUCCEEDED
     asked = iter(range(10_000))
-    assert both.run(2, stop=lambda: "pause" if next(asked) > 60 else None, **EVERYTHING) is EventKind.PAUSED
+    assert both.run(2, stop=lambda: "pause" if next(asked) > 40 else None, **EVERYTHING) is EventKind.PAUSED
     kept = both.last(EventKind.CHECKPOINT, 2)
     assert kept["metrics"]["step"] > 0
     assert both.run(3, resume=f"2/{kept['path']}", **EVERYTHING) is EventKind.SUCCEEDED

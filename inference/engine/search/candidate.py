@@ -8,12 +8,14 @@ from typing import Self
 from tilth.contract.learning import Method, Rung
 
 from inference.adapters.folder import CONFIG, read_json
-from inference.engine.adapting.climb import Adapted, reopened, work_of
+from inference.engine.adapting.climb import Adapted, probed, reopened, work_of
 from inference.engine.adapting.methods import WEIGHTS, learned_on
 from inference.engine.adapting.recipe import RANK
 from inference.engine.candidate import Outcome, Session
 from inference.engine.encoder import TextEncoder
 from inference.engine.memory import need
+from inference.engine.probe import probe_name
+from inference.engine.search.ground import Ground
 from inference.engine.search.hunt import Hunt
 from inference.engine.search.space import LAYERS, TOGETHER, Space
 
@@ -67,7 +69,9 @@ class Search:
 
     def learn(self, session: Session) -> Outcome | None:
         """None if no trial was judged within the budget."""
-        found = Hunt(self.encoders, self.space, self.trials, self.rows_at_once, session).best()
+        heads = tuple(probed(session, probe_name(at)) for at in range(len(self.encoders)))
+        ground = Ground(self.space, self.encoders, heads)
+        found = Hunt(ground, self.trials, self.rows_at_once, session).best()
         if found is None:
             return None
         facts = {**found.facts, "trials": found.board}

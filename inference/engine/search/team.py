@@ -28,7 +28,7 @@ class Team:
 
     trials: list[Trial]
     rows_at_once: int
-    _order: tuple[int, list[list[int]]] | None = field(default=None, init=False)
+    _order: tuple[int, list[Tensor]] | None = field(default=None, init=False)
     _joint: tuple[tuple[int, ...], nn.Module] | None = field(default=None, init=False)
 
     @property
@@ -37,8 +37,9 @@ class Team:
         return self.trials[0].encoder
 
     def advance(self, goals: dict[int, int], stepped: Stepped) -> None:
-        """Each trial to its goal, those behind first."""
-        while behind := [each for each in self.trials if each.state == "running" and each.step < goals[each.number]]:
+        """Each trial that has a goal to it, those behind first."""
+        going = [each for each in self.trials if each.number in goals]
+        while behind := [each for each in going if each.state == "running" and each.step < goals[each.number]]:
             front = min(each.step for each in behind)
             at_front = [each for each in behind if each.step == front]
             batch = self._batch(at_front[0], front)

@@ -36,8 +36,10 @@ class Trial:
     """Numbers that learn in the encoder."""
     step: int = 0
     """Of its own."""
+    judged: int = 0
+    """Its step at its last judgement."""
     score: float = float("-inf")
-    """Of its last judgement."""
+    """Of that."""
     device_ms: int = 0
     """Its share of what was spent on it and those beside it."""
     state: State = "running"
@@ -77,13 +79,13 @@ class Trial:
         """Takes over what ``tensors`` and ``plain`` gave."""
         self.run.model.restore(tensors)
         restore_optimiser(self.run.optimiser, dict(tensors))
-        self.step, self.score, self.device_ms = facts["step"], facts["score"], facts["device_ms"]
-        self.state, self.facts = facts["state"], facts["facts"]
+        self.step, self.judged, self.device_ms = facts["step"], facts["judged"], facts["device_ms"]
+        self.score, self.state, self.facts = facts["score"], facts["state"], facts["facts"]
 
     def plain(self) -> dict[str, Any]:
         """For a checkpoint, in plain data."""
-        return {"number": self.number, "params": self.params, "step": self.step, "score": self.score,
-                "device_ms": self.device_ms, "state": self.state, "facts": self.facts}  # fmt: skip
+        return {"number": self.number, "params": self.params, "step": self.step, "judged": self.judged,
+                "score": self.score, "device_ms": self.device_ms, "state": self.state, "facts": self.facts}  # fmt: skip
 
 
 def of_trial(number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
