@@ -27,6 +27,7 @@ from inference.tabular.linear import Linear
 from inference.tabular.network import Networks
 from inference.tabular.scorecard import Scorecard
 from inference.tabular.table import TableLesson
+from inference.tabular.tuned import tuned
 from inference.tasks.targets import Target
 from inference.tasks.text import encoder_path, encoding
 
@@ -73,10 +74,11 @@ class Tabular:
     def candidates(
         self, lesson: Lesson, features: Features, bases: Sequence[Base], options: TrainingOptions
     ) -> list[Candidate]:
-        """Every learner, then the encoder on rows as sentences."""
+        """Every learner, searched where trials are asked for, then the encoder on rows as sentences."""
         table = TableLesson(lesson, Columns.saved(features["columns"]), self.cells)
         encoders = [TextEncoder(base, lesson, encoding(self, features, base), options) for base in bases]
-        suited = [learner for learner in LEARNERS.values() if learner.suits(lesson.objective)]
+        learners = [tuned(learner, options.trials) for learner in LEARNERS.values()]
+        suited = [learner for learner in learners if learner.suits(lesson.objective)]
         return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoders, crossed=True)]
 
     def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:

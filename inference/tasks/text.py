@@ -20,7 +20,7 @@ from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import Probe
 from inference.engine.search.candidate import Search
-from inference.engine.search.space import TOGETHER
+from inference.engine.search.sampler import TOGETHER
 from inference.engine.task import Encodes, Features, Whole
 from inference.tasks.targets import Target
 

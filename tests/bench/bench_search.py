@@ -20,7 +20,7 @@ from inference.engine.keeping import Keeper
 from inference.engine.probe import Probe
 from inference.engine.reporting import Reporter
 from inference.engine.search.candidate import Search
-from inference.engine.search.space import TOGETHER
+from inference.engine.search.sampler import TOGETHER
 from tests.bench import banking
 from tests.bench.silent import NoCheckpoints, Silent
 

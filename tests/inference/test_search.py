@@ -31,7 +31,8 @@ from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.search.candidate import Search
 from inference.engine.search.halving import FACTOR, Halving, rung_steps
 from inference.engine.search.leg import Leg, Stepped
-from inference.engine.search.space import Space, Told
+from inference.engine.search.sampler import Told
+from inference.engine.search.space import Space
 from inference.engine.search.team import Team, teams
 from inference.engine.search.trial import Trial
 from tests.inference.attempts import Attempts, options_that_always_climb, tiny_face

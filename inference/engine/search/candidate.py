@@ -17,7 +17,8 @@ from inference.engine.memory import need
 from inference.engine.probe import probe_name
 from inference.engine.search.ground import Ground
 from inference.engine.search.hunt import Hunt
-from inference.engine.search.space import LAYERS, TOGETHER, Space
+from inference.engine.search.sampler import TOGETHER
+from inference.engine.search.space import LAYERS, Space
 
 SHARE = 0.3
 """Of whole runs that the trials of a search take together, judged from above."""

@@ -12,7 +12,8 @@ from inference.engine.base_models import Base
 from inference.engine.candidate import Lesson
 from inference.engine.encoder import TextEncoder
 from inference.engine.heads import Head
-from inference.engine.search.space import Params, Space
+from inference.engine.search.sampler import Params
+from inference.engine.search.space import Space
 from inference.engine.search.trial import Trial
 from inference.engine.spill import Ragged
 from inference.engine.task import Examples

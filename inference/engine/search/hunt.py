@@ -23,7 +23,7 @@ from inference.engine.probe import report_scores
 from inference.engine.search.ground import Ground
 from inference.engine.search.halving import RUNGS, Halving, rung_steps
 from inference.engine.search.leg import Here, Leg, Runner, Stepped
-from inference.engine.search.space import TOGETHER, Told
+from inference.engine.search.sampler import TOGETHER, Told
 from inference.engine.search.team import teams
 from inference.engine.search.trial import Trial, of_trial
 

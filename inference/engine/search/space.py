@@ -1,36 +1,23 @@
-"""What a search may vary, and Optuna's sampler over it."""
+"""What a search of an encoder may vary, and what of it a trial's base and method have a use for."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState
 from tilth.contract.learning import Method, Rung, Targets
 from tilth.contract.messages import TrainingOptions
 
 from inference.engine.adapting.recipe import RANK, Recipe
 from inference.engine.ladder import HEIGHT
+from inference.engine.search.sampler import Params, Sampler, Told, suggested
 
 LAYERS = 3
 """At most learn where only the last ones do."""
-TOGETHER = 8
-"""Trials that are asked for at once: few enough that later ones learn from them."""
 BASE, METHOD = "base_model", "method"
 """What other parameters depend on, and is asked for before them."""
 SEARCHED = (Method.LORA, Method.BITFIT, Method.LAST_LAYERS)
 """Methods that are tried where none is named, up to the highest rung that may be climbed; the first one first."""
-Params = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Told:
-    """A trial that has ended: its parameters, its last score, and whether it was run to its end."""
-
-    params: Params
-    score: float
-    whole: bool
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,9 @@ class Space:
     def recipe(self, params: Params) -> Recipe:
         """The recipe of a trial."""
         own = {name: value for name, value in params.items() if name not in (BASE, METHOD)}
-        return replace(self.around, **{name: Targets(own[name]) if name == "targets" else own[name] for name in own})
+        if "targets" in own:
+            own["targets"] = Targets(own["targets"])
+        return replace(self.around, **own)
 
     def firsts(self) -> list[Params]:
         """On each base the recipe that is taken without a search; those are the first trials of every one."""
@@ -88,11 +77,8 @@ class Space:
         return [self._used({BASE: base, METHOD: self.methods[0].value, **usual}) for base in self.bases]
 
     def ask(self, ended: Sequence[Told], count: int, seed: int) -> list[Params]:
-        """So many more, by what is known of those before (TPE: Bergstra et al. 2011); the same for the same history."""
-        study = self._study(ended, seed)
-        for first in [] if ended else self.firsts():
-            study.enqueue_trial(first)
-        return [self._suggested(study.ask()) for _ in range(count)]
+        """So many more, by what is known of those before; the same for the same history."""
+        return Sampler(self.varied, self.firsts(), self._suggested).ask(ended, count, seed)
 
     def _suggested(self, trial: optuna.Trial) -> Params:
         """One parameter after another, each only where those before leave it a meaning."""
@@ -105,32 +91,6 @@ class Space:
     def _used(self, params: Params) -> Params:
         unused = _unused(self.method(params))
         return {name: value for name, value in params.items() if name in self.varied and name not in unused}
-
-    def _study(self, ended: Sequence[Told], seed: int) -> optuna.Study:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(
-            n_startup_trials=TOGETHER, constant_liar=True, seed=seed * 1_000_003 + len(ended)
-        )
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials([self._frozen(told) for told in ended])
-        return study
-
-    def _frozen(self, told: Told) -> FrozenTrial:
-        state = TrialState.COMPLETE if told.whole else TrialState.PRUNED
-        return optuna.trial.create_trial(
-            state=state, params=told.params, distributions={name: self.varied[name] for name in told.params},
-            value=told.score, intermediate_values={1: told.score},
-        )  # fmt: skip
-
-
-def suggested(trial: optuna.Trial, name: str, kind: BaseDistribution) -> Any:
-    """A value of a trial's parameter, by Optuna's name for its kind."""
-    match kind:
-        case CategoricalDistribution():
-            return trial.suggest_categorical(name, kind.choices)
-        case FloatDistribution():
-            return trial.suggest_float(name, kind.low, kind.high, log=kind.log)
-    raise TypeError(f"{name} is distributed by {type(kind).__name__}; a search varies floats and choices")
 
 
 def _searched(top: Rung) -> tuple[Method, ...]:

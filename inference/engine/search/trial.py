@@ -16,7 +16,8 @@ from inference.engine.checkpoints import below, optimiser_tensors, restore_optim
 from inference.engine.encoder import TextEncoder
 from inference.engine.heads import Head
 from inference.engine.search.halving import rung_steps
-from inference.engine.search.space import BASE, Params
+from inference.engine.search.sampler import Params
+from inference.engine.search.space import BASE
 
 OPTIMISER = "optimiser."
 State = Literal["running", "stopped", "ended", "diverged"]

@@ -369,6 +369,31 @@ def test_what_is_chosen_of_learning_reaches_the_trainer() -> None:
     assert ordered() == TrainingOptions()
 
 
+TRIAL = {"trial": 3, "state": "ended", "score": 0.9, "interval": [0.8, 0.95], "device_ms": 70}
+TUNED = {**TRIAL, "params": {"num_leaves": 8, "lambda_l2": 0.25}}
+SEARCHED = {
+    **TRIAL, "base_model": "wide", "method": "lora", "rank": 4, "targets": "all", "rate": 1.0, "epochs": 2,
+    "batch_size": 16, "steps": 9, "of_steps": 27,
+}  # fmt: skip
+
+
+def test_a_models_page_shows_the_trials_of_every_search(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
+    job = rig.queued(tenant)
+    rig.turn()
+    rig.pull()
+    with tenant_scope(tenant.id):
+        model = model_get(tenant=tenant.id, name=rig.job(tenant, job).fine_tuned_model)
+        board = [{"name": "boosted", "trials": [TUNED]}, {"name": "search", "trials": [SEARCHED]}]
+        model.report = {**model.report, "leaderboard": board}
+        model.save(update_fields=["report"])
+    page = tenant.browser.get(f"/models/{model.name}").content.decode()
+    assert "1 trial of boosted" in page
+    assert "num_leaves 8, lambda_l2 0.25" in page
+    assert "1 trial of search" in page
+    assert "wide, lora, rank 4, all, rate × 1.00, 2 epochs, batches of 16" in page
+    assert "9 of 27" in page
+
+
 @pytest.fixture
 def two_bases(monkeypatch: pytest.MonkeyPatch) -> BaseModelOffer:
     """Beside its own base, support chat offers this one."""
