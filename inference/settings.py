@@ -23,6 +23,9 @@ class Settings:
     """Trainers kept waiting with their base model loaded."""
     max_trainers: int
     """Trainers at work at one time, waiting ones not counted."""
+    search_workers: int
+    """Processes beside a trainer that go the legs of its search, on its device and each with as much memory; 0: the
+    trainer itself goes them."""
     trainer_memory_mb: int
     """MiB that one trainer may hold; 0: its share of the machine's memory."""
     host_replicas: int
@@ -43,6 +46,11 @@ class Settings:
     """Threads of torch in each process."""
     ray_address: str
 
+    @property
+    def learners(self) -> tuple[int, int]:
+        """(Processes that may learn at one time, MiB that the operator gives to each or 0)."""
+        return self.max_trainers * (1 + self.search_workers), self.trainer_memory_mb
+
 
 def settings(source: Mapping[str, str] = os.environ) -> Settings:
     """Reads and types the environment; raises ValueError naming the variable at fault."""
@@ -55,6 +63,7 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         heartbeat_s=float(source.get("TILTH_HEARTBEAT_S", "10")),
         warm_trainers=_integer(source, "TILTH_WARM_TRAINERS", 1),
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
+        search_workers=_integer(source, "TILTH_SEARCH_WORKERS", 0),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
         host_replicas=_positive(source, "TILTH_HOST_REPLICAS", 1),
         small_host_replicas=_positive(source, "TILTH_SMALL_HOST_REPLICAS", 1),

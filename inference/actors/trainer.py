@@ -11,6 +11,7 @@ from ray.exceptions import RayActorError, RayError
 from tilth.contract.messages import JobSpec, JobState, JobStatus
 from tilth.contract.registry import vertical, verticals
 
+from inference.actors.searching import hire
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
 
@@ -39,7 +40,7 @@ class Trainer:
         torch.set_num_threads(settings.threads)
         limits.die_first()
         limits.keep_freed()
-        self._memory = limits.trainer_memory(settings.max_trainers, settings.trainer_memory_mb)
+        self._memory = limits.trainer_memory(*settings.learners)
         self._settings = settings
         self._storage = Storage(load_verify_key(settings.verify_key))
         self._stop: Literal["pause", "cancel"] | None = None
@@ -57,10 +58,11 @@ class Trainer:
         def base(model_id: str) -> "Base":
             return self._bases.get(vertical(spec.vertical).base_model(model_id))
 
-        heartbeat, storage = self._settings.heartbeat_s, self._storage
+        settings, storage = self._settings, self._storage
         ended = self._run_job(
-            spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=heartbeat, memory=self._memory
-        )
+            spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=settings.heartbeat_s,
+            memory=self._memory, hire=hire(settings, spec.vertical) if settings.search_workers else None,
+        )  # fmt: skip
         return ended.value
 
     def stop(self, mode: Literal["pause", "cancel"]) -> None:

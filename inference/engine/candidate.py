@@ -8,11 +8,13 @@ from tilth.contract.learning import Rung
 from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
+from inference.engine.base_models import Base
 from inference.engine.objectives.objective import Objective
 
 if TYPE_CHECKING:
     from inference.engine.keeping import Keeper
     from inference.engine.reporting import Reporter
+    from inference.engine.search.leg import Hire
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Model(Protocol):
     @property
     def served_by(self) -> ServedBy:
         """What kind of host answers by it."""
+
+    @property
+    def base(self) -> Base | None:
+        """The base model that it needs; None where it needs none."""
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
@@ -75,6 +81,8 @@ class Session:
     keeper: "Keeper"
     done: Mapping[str, Outcome]
     """By the candidates before."""
+    hire: "Hire | None" = None
+    """Who goes the legs of a search beside this process; None: nobody."""
 
 
 class Candidate(Protocol):

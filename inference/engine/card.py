@@ -13,12 +13,12 @@ def card(spec: JobSpec, report: dict[str, Any], note: str) -> str:
     """Markdown with peft's front matter; ``note`` says what an answer means."""
     limits = "The model knows only what its training rows say; judge it on rows of your own before you rely on it."
     learned = (
-        f"Learned by **{report['rung']}** on the base model `{spec.base_model}` (job {spec.job},"
+        f"Learned by **{report['rung']}** on the base model `{report['base_model']}` (job {spec.job},"
         f" seed {spec.options.seed}): {report['why']}."
     )
     lines = [
         "---",
-        f"base_model: {spec.base_model}",
+        f"base_model: {report['base_model']}",
         "library_name: peft",
         "---",
         f"# A fine-tuned model for {spec.vertical.replace('_', ' ')}",

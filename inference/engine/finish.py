@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inference.adapters.folder import CARD, FEATURES
 from inference.engine.baselines import constant
-from inference.engine.candidate import Lesson
+from inference.engine.candidate import Lesson, Model
 from inference.engine.card import card
 from inference.engine.data import Splits
 from inference.engine.doubts import advice, suspects
@@ -45,7 +45,7 @@ def finish(
     outputs = outcome.model.outputs(splits.test) if splits.test else Tensor(0, objective.width)
     judged = objective.judge(outputs, targets, settled)
     report = {
-        "rung": outcome.name, "why": climbed.reason,
+        "rung": outcome.name, "base_model": base_of(outcome.model, spec), "why": climbed.reason,
         "comparison": asdict(climbed.comparison) if climbed.comparison else None,
         "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "classes": objective.width, "selects": objective.selects, "leaderboard": climbed.board,
@@ -59,6 +59,11 @@ def finish(
         CARD: card(spec, report, objective.note).encode(),
     }
     return Finished(files, judged.metrics, report)
+
+
+def base_of(model: Model, spec: JobSpec) -> str:
+    """The base model under which it is served: the job's own where it needs none."""
+    return model.base.id if model.base else spec.base_model
 
 
 def _doubts(lesson: Lesson, climbed: Climbed) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from inference.engine.memory import told
 from inference.engine.precision import device_name
 from inference.engine.preflight import preflight
 from inference.engine.reporting import Reporter, Stop
+from inference.engine.search.leg import Hire
 from inference.engine.span import Span
 from inference.engine.spill import picked
 from inference.engine.spool import Spool
@@ -44,6 +45,7 @@ class Attempt:
     base: Callable[[str], Base]
     memory: int
     """Bytes that this process may hold."""
+    hire: Hire | None = None
 
 
 def run_job(
@@ -54,12 +56,14 @@ def run_job(
     base: Callable[[str], Base],
     heartbeat_s: float,
     memory: int | None = None,
+    hire: Hire | None = None,
 ) -> EventKind:
     """Runs an attempt to its last word, which it returns; a job's own fault is an event, never an exception.
 
     A full disk is an exception without a last word: the attempt is lost, the job is not.
 
-    ``memory``: bytes that this process may hold; None is what the machine gives to one trainer.
+    ``memory``: bytes that this process may hold; None is what the machine gives to one trainer. ``hire``: who goes the
+    legs of a search beside it, on the device that this attempt's span holds.
     """
     spool = Spool(storage, spec.output, spec.job, spec.attempt)
     span = Span(
@@ -67,7 +71,7 @@ def run_job(
     )
     with span:
         return _last_word(
-            Attempt(spec, storage, spool, base, memory or limits.trainer_memory(1)), Reporter(spool, span, stop)
+            Attempt(spec, storage, spool, base, memory or limits.trainer_memory(1), hire), Reporter(spool, span, stop)
         )
 
 
@@ -119,21 +123,23 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     attempt.spool.emit(EventKind.STARTED, "Training started", data={"resumed_from_step": keeper.step})
     splits = _rows(attempt)
     task = load_task(vertical(spec.vertical))
-    base = attempt.base(spec.base_model)
+    bases = [attempt.base(name) for name in spec.options.bases(spec.base_model)]
     features = task.features(splits.train, splits.kinds)
     lesson = lesson_of(task, features, splits, spec.options)
     _refuse_unlearnable(lesson)
     torch.manual_seed(spec.options.seed)
-    wished = _wished(task.candidates(lesson, features, base, spec.options), spec.options)
+    wished = _wished(task.candidates(lesson, features, bases, spec.options), spec.options)
     baseline = task.baseline_bytes(lesson.train) if isinstance(task, Compares) else 0
     fits = preflight(wished, len(splits.test), baseline, attempt.memory, attempt.spool)
     _plan(reporter, fits.candidates, len(splits.test))
-    climbed = Ladder(fits.candidates, lesson, spec.options, reporter, keeper).climb()
+    climbed = Ladder(fits.candidates, lesson, spec.options, reporter, keeper, attempt.hire).climb()
     attempt.spool.emit(EventKind.MESSAGE, f"Chosen: {climbed.outcome.name}. {climbed.reason}.")
     done = finish(spec, task, features, lesson, splits, climbed, with_baseline=fits.with_baseline)
+    model = climbed.outcome.model
+    base = model.base or bases[0]
     facts = {
-        "job": spec.job, "attempt": spec.attempt, "vertical": spec.vertical, "base_model": spec.base_model,
-        "base_revision": base.revision, "rung": climbed.outcome.name, "served_by": climbed.outcome.model.served_by,
+        "job": spec.job, "attempt": spec.attempt, "vertical": spec.vertical, "base_model": base.id,
+        "base_revision": base.revision, "rung": climbed.outcome.name, "served_by": model.served_by,
     }  # fmt: skip
     digest = write_folder(attempt.storage, spec.output, "model", done.files, **facts)
     report: dict[str, Any] = json.loads(json.dumps(done.report))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.contract.learning import Rung
 from tilth.contract.messages import TrainingOptions
@@ -14,6 +14,9 @@ from inference.engine.evaluate import interval
 from inference.engine.keeping import Keeper
 from inference.engine.outcome import Comparison, compare, unseen
 from inference.engine.reporting import Reporter
+
+if TYPE_CHECKING:
+    from inference.engine.search.leg import Hire
 
 LATENCY_ROWS = 32
 HEIGHT = {rung: height for height, rung in enumerate(Rung)}
@@ -49,6 +52,7 @@ class Ladder:
     options: TrainingOptions
     reporter: Reporter
     keeper: Keeper
+    hire: "Hire | None" = None
     done: dict[str, Outcome] = field(default_factory=dict)
     _board: list[dict[str, Any]] = field(default_factory=list)
 
@@ -86,7 +90,7 @@ class Ladder:
         outcome = self.keeper.reopened(candidate)
         began = self.reporter.span.device_ms()
         try:
-            outcome = outcome or candidate.learn(Session(self.reporter, self.keeper, self.done))
+            outcome = outcome or candidate.learn(Session(self.reporter, self.keeper, self.done, self.hire))
         except BudgetReached:
             if not self.done:
                 raise

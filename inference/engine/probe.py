@@ -36,6 +36,9 @@ MAX_ITERATIONS = 60
 LIVE_RATE = 0.1
 """Adam's learning rate for the head that learns beside the features; unit vectors want large weights."""
 
+PROBE = "probe"
+"""Its name on the job's own base; ``probe-2`` … on others."""
+
 Tick = Callable[[int], None]
 """Called after each batch with the rows done; may raise Stopped or BudgetReached."""
 
@@ -86,8 +89,13 @@ class ProbeModel:
 
     encoder: TextEncoder
     head: Head
-    kind = "probe"
+    kind = PROBE
     served_by = ServedBy.STACKED
+
+    @property
+    def base(self) -> Base:
+        """The encoder's."""
+        return self.encoder.base
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
@@ -107,12 +115,19 @@ class Probe:
     """The candidate."""
 
     encoder: TextEncoder
-    name: str = "probe"
+    name: str = PROBE
     title: str = "the probe"
     rung: Rung = Rung.PROBE
     rows_at_once: int | None = None
     crossed: bool = False
     """Whether it is cross-fitted, too: for comparison with others that are, and for what that tells of the rows."""
+
+    @classmethod
+    def of(cls, encoder: TextEncoder, number: int, *, crossed: bool) -> "Probe":
+        """On the base of that number among a job's, from 0."""
+        if number == 0:
+            return cls(encoder, crossed=crossed)
+        return cls(encoder, probe_name(number), f"the probe of {encoder.base.id}", crossed=crossed)
 
     def size(self) -> str:
         """Rows, tokens, outputs."""
@@ -145,8 +160,10 @@ class Probe:
         judged = seen, encoder.validation.targets[known]
         head, strength = fit_probe(train, encoder.train.targets, *judged, live, objective)
         outputs = head.logits(valid)
-        report_scores(session.reporter, encoder.lesson, "Probe", self.rung, 0, outputs)
+        title = self.title.removeprefix("the ")
+        report_scores(session.reporter, encoder.lesson, title[0].upper() + title[1:], self.name, 0, outputs)
         facts: dict[str, Any] = {"strength": strength}
+        facts |= {} if self.name == PROBE else {"base_model": encoder.base.id}
         tokens = int(encoder.train.lengths.sum())
         others = None
         if self.crossed and not spills(*train.shape):
@@ -169,9 +186,14 @@ class Probe:
         for number, (batch, found) in enumerate(feature_batches(base, batches), 1):
             vectors[batch.rows] = found
             loss = live.step(found, batch.targets)
-            reporter.step(rung=self.rung, step=number, total_steps=len(order), loss=loss, force=number == 1)
+            reporter.step(rung=self.name, step=number, total_steps=len(order), loss=loss, force=number == 1)
             tick(len(batch.rows))
         return vectors, live.head()
+
+
+def probe_name(number: int) -> str:
+    """Of the probe on a job's base of that number, from 0."""
+    return f"{PROBE}-{number + 1}" if number else PROBE
 
 
 def _crossed(train: Tensor, lesson: Lesson, strength: float, start: Head, session: Session) -> Tensor:

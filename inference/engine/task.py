@@ -33,8 +33,10 @@ class Task(Protocol):
     def targets(self, rows: Sequence[Row], features: Features) -> Tensor:
         """[rows]: the objective's targets; unknown where a row has none."""
 
-    def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
-        """What may learn it, cheapest first."""
+    def candidates(
+        self, lesson: Lesson, features: Features, bases: Sequence[Base], options: TrainingOptions
+    ) -> list[Candidate]:
+        """What may learn it, cheapest first; of several bases the job's own comes first, a search tries the others."""
 
     def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
         """Predictions from outputs [rows, width]; ``features`` hold what calibration settled, too."""

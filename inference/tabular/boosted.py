@@ -1,13 +1,14 @@
 """Gradient-boosted trees (LightGBM, Ke et al. 2017): one booster for each fold, stopped early; their mean answers."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightgbm
 import numpy
 import torch
 from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from torch import Tensor
 
 from inference.engine.candidate import Session
@@ -15,6 +16,7 @@ from inference.engine.crossing import FOLDS
 from inference.engine.objectives.number import Number
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
+from inference.engine.search.sampler import Params
 from inference.tabular.columns import Cells, Columns
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson
@@ -24,7 +26,7 @@ SHARED: dict[str, Any] = {
     "verbosity": -1, "deterministic": True, "force_row_wise": True, "feature_pre_filter": False, "bagging_freq": 1,
     "learning_rate": 0.05, "cat_smooth": 20.0, "min_data_per_group": 10, "max_bin": 255,
 }  # fmt: skip
-SHAPES: tuple[dict[str, Any], ...] = (
+SHAPES: tuple[Params, ...] = (
     {"num_leaves": 4, "min_data_in_leaf": 20, "feature_fraction": 0.4, "bagging_fraction": 0.7, "lambda_l2": 5.0},
     {"num_leaves": 8, "min_data_in_leaf": 10, "feature_fraction": 0.3, "bagging_fraction": 0.7, "lambda_l2": 10.0},
     {"num_leaves": 31, "min_data_in_leaf": 20, "feature_fraction": 0.8, "bagging_fraction": 0.9, "lambda_l2": 1.0},
@@ -61,6 +63,20 @@ class Boosted:
 
     name: str = "boosted"
     title: str = "boosted trees"
+    usual: tuple[Params, ...] = SHAPES
+
+    @property
+    def varied(self) -> Mapping[str, BaseDistribution]:
+        """The trees' size, how much of the table each sees, and what draws their leaves to zero."""
+        return {
+            "num_leaves": IntDistribution(3, 64, log=True), "min_data_in_leaf": IntDistribution(5, 50, log=True),
+            "feature_fraction": FloatDistribution(0.2, 1.0), "bagging_fraction": FloatDistribution(0.5, 1.0),
+            "lambda_l2": FloatDistribution(0.1, 100.0, log=True),
+        }  # fmt: skip
+
+    def having(self, params: Params) -> "Boosted":
+        """Trees of one shape."""
+        return replace(self, usual=(params,))
 
     def suits(self, objective: Objective) -> bool:
         """One label of several, or a number."""
@@ -69,7 +85,7 @@ class Boosted:
     def fit(self, table: TableLesson, session: Session) -> Fitted:
         """The shape that scores best when cross-fitted; its members are the model."""
         best: tuple[float, BoostedModel, Tensor, dict[str, Any]] | None = None
-        for shape in SHAPES:
+        for shape in self.usual:
             session.reporter.check(session.keeper.step)
             model = BoostedModel(table.columns, _members(table, shape), table.objective.width)
             outputs = _crossed(table, model)
@@ -77,7 +93,7 @@ class Boosted:
             if best is None or score > best[0]:
                 best = (score, model, outputs, shape)
         if best is None:
-            raise AssertionError("SHAPES is not empty")
+            raise AssertionError("there is a shape")
         return Fitted(best[1], best[2], {**best[3], "rounds": best[1].boosters[0].current_iteration()})
 
     def reopen(self, columns: Columns, width: int, files: Mapping[str, bytes]) -> BoostedModel:

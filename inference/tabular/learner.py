@@ -94,6 +94,7 @@ class Learned:
     table: TableLesson
     kind: str
     served_by = ServedBy.WHOLE
+    base = None
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from tilth.contract.errors import VerticalError
 from tilth.contract.learning import Method
@@ -27,8 +27,9 @@ from inference.tabular.linear import Linear
 from inference.tabular.network import Networks
 from inference.tabular.scorecard import Scorecard
 from inference.tabular.table import TableLesson
+from inference.tabular.tuned import tuned
 from inference.tasks.targets import Target
-from inference.tasks.text import encoder_path
+from inference.tasks.text import encoder_path, encoding
 
 MAX_TOKENS = 256
 PARTS: tuple[Learner, ...] = (Linear(), Scorecard(), Forest(), Boosted(), Networks())
@@ -70,12 +71,15 @@ class Tabular:
             raise InputRefused(f"{self._role!r} holds a {type(found).__name__}; send an object, column → value")
         return found
 
-    def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
-        """Every learner, then the encoder on rows as sentences."""
+    def candidates(
+        self, lesson: Lesson, features: Features, bases: Sequence[Base], options: TrainingOptions
+    ) -> list[Candidate]:
+        """Every learner, searched where trials are asked for, then the encoder on rows as sentences."""
         table = TableLesson(lesson, Columns.saved(features["columns"]), self.cells)
-        encoder = TextEncoder(base, lesson, lambda rows: self.encode(rows, features, base), options)
-        suited = [learner for learner in LEARNERS.values() if learner.suits(lesson.objective)]
-        return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoder, crossed=True)]
+        encoders = [TextEncoder(base, lesson, encoding(self, features, base), options) for base in bases]
+        learners = [tuned(learner, options.trials) for learner in LEARNERS.values()]
+        suited = [learner for learner in learners if learner.suits(lesson.objective)]
+        return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoders, crossed=True)]
 
     def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:
         """Token ids of each row as a sentence."""
@@ -88,7 +92,7 @@ class Tabular:
     def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
         """The model of a learner, or an encoder that a method has changed."""
         if kind not in LEARNERS:
-            return whole_encoder(Method(kind), files, base, lambda base: lambda rows: self.encode(rows, features, base))
+            return whole_encoder(Method(kind), files, base, partial(encoding, self, features))
         width = self.objective(features).width
         model = LEARNERS[kind].reopen(Columns.saved(features["columns"]), width, files)
         return WholeTable(model, self.cells, sum(map(len, files.values())))

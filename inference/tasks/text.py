@@ -1,6 +1,7 @@
 """Texts: one text, or a pair of them, read by an encoder; the target is one label, several labels, or a number."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tilth.contract.errors import ContractError, VerticalError
 from tilth.contract.learning import Method
@@ -13,14 +14,14 @@ from inference.engine.adapting.served import whole_encoder
 from inference.engine.base_models import Base
 from inference.engine.baselines import tfidf_svm
 from inference.engine.candidate import Candidate, Lesson
-from inference.engine.encoder import TextEncoder
+from inference.engine.encoder import Encode, TextEncoder
 from inference.engine.memory import tfidf
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import Probe
 from inference.engine.search.candidate import Search
-from inference.engine.search.space import TOGETHER
-from inference.engine.task import Features, Whole
+from inference.engine.search.sampler import TOGETHER
+from inference.engine.task import Encodes, Features, Whole
 from inference.tasks.targets import Target
 
 MAX_TOKENS = 128
@@ -56,14 +57,16 @@ class Text:
         texts = [[_text(row, role) for row in rows] for role in self._texts]
         return base.encode(texts[0], int(str(features["max_length"])), texts[1] if len(texts) > 1 else None)
 
-    def candidates(self, lesson: Lesson, features: Features, base: Base, options: TrainingOptions) -> list[Candidate]:
+    def candidates(
+        self, lesson: Lesson, features: Features, bases: Sequence[Base], options: TrainingOptions
+    ) -> list[Candidate]:
         """A probe on the frozen base, then LoRA."""
-        encoder = TextEncoder(base, lesson, lambda rows: self.encode(rows, features, base), options)
-        return encoder_path(encoder, crossed=len(lesson.train) * lesson.objective.width <= MOST_CROSSED)
+        encoders = [TextEncoder(base, lesson, encoding(self, features, base), options) for base in bases]
+        return encoder_path(encoders, crossed=len(lesson.train) * lesson.objective.width <= MOST_CROSSED)
 
     def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
         """An encoder that a method has changed."""
-        return whole_encoder(Method(kind), files, base, lambda base: lambda rows: self.encode(rows, features, base))
+        return whole_encoder(Method(kind), files, base, partial(encoding, self, features))
 
     def answer(self, outputs: Tensor, features: Features) -> list[Prediction]:
         """By the target."""
@@ -92,13 +95,22 @@ def _text(row: Row, role: str) -> str:
     return str(row[role])
 
 
-def encoder_path(encoder: TextEncoder, *, crossed: bool = False) -> list[Candidate]:
-    """What an encoder of texts can do, cheapest first; ``crossed`` where others are cross-fitted, too."""
-    options, recipe = encoder.options, encoder.recipe
-    probe = Probe(encoder, crossed=crossed)
+def encoding(task: Encodes, features: Features, base: Base) -> Encode:
+    """How the task's rows become a base's tokens."""
+    return lambda rows: task.encode(rows, features, base)
+
+
+def encoder_path(encoders: Sequence[TextEncoder], *, crossed: bool = False) -> list[Candidate]:
+    """What encoders of texts can do, cheapest first; ``crossed`` where others are cross-fitted, too.
+
+    The first is the job's own base; a search tries all.
+    """
+    own = encoders[0]
+    options, recipe = own.options, own.recipe
+    probes = [Probe.of(encoder, number, crossed=crossed) for number, encoder in enumerate(encoders)]
     if options.method is Method.PROBE:
-        return [probe]
+        return [*probes]
     if options.trials:
-        return [probe, Search(encoder, options.trials, rows_at_once=recipe.batch_size * TOGETHER)]
+        return [*probes, Search(tuple(encoders), options.trials, rows_at_once=recipe.batch_size * TOGETHER)]
     methods = (Method.LORA, Method.FULL) if options.method is None else (options.method,)
-    return [probe, *(Adapt(encoder, method, recipe, recipe.batch_size) for method in methods)]
+    return [probes[0], *(Adapt(own, method, recipe, recipe.batch_size) for method in methods)]

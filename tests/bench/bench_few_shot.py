@@ -42,7 +42,7 @@ def learned(base: Base, shots: int, seed: int, test: list[Any], options: dict[st
     train, validation = banking.drawn(seed, shots - held, held)
     lesson = banking.lesson(train, validation, seed)
     asked = TrainingOptions(seed=seed, **options)
-    path = encoder_path(banking.encoder(base, lesson, asked), crossed=True)
+    path = encoder_path([banking.encoder(base, lesson, asked)], crossed=True)
     path = [each for each in path if each.rung <= asked.top] if options else path[:2]
     climbed = Ladder(path, lesson, asked, cast("Reporter", Silent()), cast("Keeper", NoCheckpoints())).climb()
     targets = banking.lesson(test, test).train_targets

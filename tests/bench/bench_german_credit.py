@@ -99,7 +99,7 @@ def by_tilth(train: list[Row], test: list[Row], trials: int) -> numpy.ndarray[An
     options = TrainingOptions(highest_rung=Rung.PROBE)
     lesson = lesson_of(task, features, splits, options)
     base = load_base(face.base_models[0])
-    candidates = [each for each in task.candidates(lesson, features, base, options) if each.rung is Rung.PROBE]
+    candidates = [each for each in task.candidates(lesson, features, [base], options) if each.rung is Rung.PROBE]
     reporter, keeper = cast("Reporter", Silent()), cast("Keeper", NoCheckpoints())
     climbed = Ladder(candidates, lesson, options, reporter, keeper).climb()
     outputs = climbed.outcome.model.outputs([{"features": _cells(row)} for row in test])

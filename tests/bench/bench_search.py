@@ -20,7 +20,7 @@ from inference.engine.keeping import Keeper
 from inference.engine.probe import Probe
 from inference.engine.reporting import Reporter
 from inference.engine.search.candidate import Search
-from inference.engine.search.space import TOGETHER
+from inference.engine.search.sampler import TOGETHER
 from tests.bench import banking
 from tests.bench.silent import NoCheckpoints, Silent
 
@@ -34,16 +34,17 @@ def run(*, full: bool) -> list[dict[str, str]]:
     torch.set_num_threads(os.cpu_count() or 1)
     limits.keep_freed()
     base = load_base(vertical("support_chat").base_models[0])
-    trials, counts, options = (16, (20, 8), {"epochs": 5}) if full else (4, (3, 2), {"epochs": 2})
+    trials, counts, epochs = (16, (20, 8), 5) if full else (4, (3, 2), 2)
+    options = TrainingOptions(method=Method.LORA, epochs=epochs)
     train, validation = banking.drawn(0, *counts)
-    encoder = banking.encoder(base, banking.lesson(train, validation), TrainingOptions(**cast("Any", options)))
+    encoder = banking.encoder(base, banking.lesson(train, validation), options)
     session = Session(cast("Reporter", Silent()), cast("Keeper", NoCheckpoints()), {})
     began = time.monotonic()
     probe = Probe(encoder).learn(session)
     probed = time.monotonic() - began
     session = replace(session, done={"probe": probe})
     began = time.monotonic()
-    found = Search(encoder, trials, encoder.recipe.batch_size * TOGETHER).learn(session)
+    found = Search((encoder,), trials, encoder.recipe.batch_size * TOGETHER).learn(session)
     searched = time.monotonic() - began
     began = time.monotonic()
     board = cast("Outcome", found).facts["trials"]

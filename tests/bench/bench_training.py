@@ -173,7 +173,7 @@ def by_the_ladder(base: Base, data: Data) -> tuple[float, float]:
     keeper = Watching(base, data, watch)
     options = TrainingOptions(seed=0, minimum_gain=0.0)
     lesson = data.lesson()
-    path = encoder_path(TextEncoder(base, lesson, lambda rows: [cast("Any", row["ids"]) for row in rows], options))
+    path = encoder_path([TextEncoder(base, lesson, lambda rows: [cast("Any", row["ids"]) for row in rows], options)])
     try:
         Ladder(path, lesson, options, cast("Reporter", Silent()), cast("Keeper", keeper)).climb()
     except Reached:

@@ -9,6 +9,7 @@ from tilth.contract.vertical import BaseModelOffer, FieldKind, Metric, Schema, S
 
 from inference.engine.base_models import Base
 from inference.engine.job import run_job
+from inference.engine.search.leg import Hire
 
 LABELS = {"card": "lost stolen card", "refund": "money refund back", "parcel": "parcel late where"}
 
@@ -40,9 +41,10 @@ def rows(count: int = 60) -> list[dict[str, str]]:
 class Attempts:
     """Runs attempts of one job in one place."""
 
-    def __init__(self, place: Any, base: Base) -> None:
+    def __init__(self, place: Any, base: Base, *others: Base) -> None:
         self.place = place
         self.base = base
+        self.bases = {each.id: each for each in (base, *others)}
 
     def run(
         self,
@@ -52,6 +54,7 @@ class Attempts:
         stop: Callable[[], Any] = lambda: None,
         resume: str | None = None,
         max_device_ms: int = 600_000,
+        hire: Hire | None = None,
         **options: Any,
     ) -> EventKind:
         spec = JobSpec(
@@ -61,7 +64,9 @@ class Attempts:
             resume=self.place.grant(resume) if resume else None,
             options=TrainingOptions(**{"epochs": 2, "batch_size": 16, "rank": 4, "minimum_gain": 0.0, **options}),
         )  # fmt: skip
-        return run_job(spec, storage=self.place.storage, stop=stop, base=lambda _: self.base, heartbeat_s=5)
+        return run_job(
+            spec, storage=self.place.storage, stop=stop, base=self.bases.__getitem__, heartbeat_s=5, hire=hire
+        )  # fmt: skip
 
     def kinds(self, attempt: int = 1) -> list[EventKind]:
         return [event.kind for event in self.place.events(str(attempt))]

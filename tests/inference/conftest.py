@@ -51,19 +51,20 @@ WORDS = [
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as TILTH_MODELS has it: a random BERT of two layers with its tokenizer, saved by the library."""
+    """A folder as TILTH_MODELS has it: random BERTs of two layers, 32 and 48 wide, saved by the library."""
     models = tmp_path_factory.mktemp("models")
-    folder = models / "tiny"
-    torch.manual_seed(0)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (models / "vocab.txt").write_text("\n".join(vocabulary))
     tokenizer = BertTokenizer(str(models / "vocab.txt"))
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    for name, width in (("tiny", 32), ("wide", 48)):
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=2 * width, max_position_embeddings=64, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )  # fmt: skip
+        BertModel(config).save_pretrained(models / name, safe_serialization=True)
+        tokenizer.save_pretrained(models / name)
     return models
 
 
@@ -77,6 +78,12 @@ def tiny_offer() -> BaseModelOffer:
 def tiny(tiny_folder: Path, tiny_offer: BaseModelOffer) -> Base:
     """A fresh load of the tiny base."""
     return load_base(tiny_offer, tiny_folder)
+
+
+@pytest.fixture
+def wide(tiny_folder: Path, tiny_offer: BaseModelOffer) -> Base:
+    """A fresh load of another base, 48 wide."""
+    return load_base(tiny_offer.model_copy(update={"id": "wide", "source": "local:wide"}), tiny_folder)
 
 
 @dataclass

@@ -21,15 +21,18 @@ from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vert
 
 from inference.engine.base_models import Base
 from inference.engine.candidate import Lesson, Outcome, Session
-from inference.engine.errors import JobFault
+from inference.engine.errors import BudgetReached, JobFault
 from inference.engine.job import run_job
 from inference.engine.objectives.metrics import BINARY
 from inference.engine.objectives.number import Number
 from inference.engine.objectives.single_label import SingleLabel
+from inference.tabular.boosted import SHAPES, Boosted
 from inference.tabular.columns import Columns, InputRefused
 from inference.tabular.learner import Learner, TableCandidate
+from inference.tabular.network import Networks
 from inference.tabular.scorecard import BASE_POINTS, ScorecardModel
 from inference.tabular.table import TableLesson
+from inference.tabular.tuned import Tuned
 from inference.tasks.tabular import LEARNERS, Tabular
 from inference.wholes.folder import read_whole
 
@@ -335,6 +338,84 @@ class Attempts:
         target.write_bytes(sealing.seal(content, self.place.sealed_with))
         granted: Grant = self.place.grant("rows.parquet")
         return granted
+
+
+@pytest.fixture
+def table(tiny_offer: Any) -> TableLesson:
+    return lesson(Tabular(face(FieldKind.LABEL, tiny_offer)), applicants(120))[0]
+
+
+def test_a_searched_learner_tries_its_usual_parameters_first_and_leaves_the_best(table: TableLesson) -> None:
+    nobody: Any = Nobody()
+    session = Session(nobody, nobody, {})
+    found, usual = Tuned(Boosted(), 6).fit(table, session), Boosted().fit(table, session)
+    board = found.facts["trials"]
+    tried = {line["trial"]: line["params"] for line in board}
+    assert [tried[number] for number in range(len(SHAPES))] == list(SHAPES)
+    assert sorted(tried) == list(range(6))
+    best = board[0]
+    assert best["score"] == max(line["score"] for line in board)
+    assert all(line["interval"][0] <= line["score"] <= line["interval"][1] for line in board)
+    assert {name: found.facts[name] for name in best["params"]} == best["params"]
+    assert table.objective.score(found.crossed, table.targets) == pytest.approx(best["score"], abs=1e-6)
+    assert best["score"] >= round(table.objective.score(usual.crossed, table.targets), 6)
+    again = Tuned(Boosted(), 6).fit(table, session).facts["trials"]
+    assert [line["params"] for line in again] == [line["params"] for line in board]
+
+
+def test_a_network_of_another_width_is_opened_again(table: TableLesson) -> None:
+    learner = Networks().having({"hidden": 32, "dropout": 0.1, "learning_rate": 1e-2, "weight_decay": 0.01})
+    model = learned(learner, table).model
+    again = LEARNERS["network"].reopen(table.columns, 2, model.files())
+    assert again.of(list(table.rows[:20])).equal(model.outputs(table.lesson.train[:20]))
+
+
+class Ending(Nobody):
+    """A reporter whose budget ends at the so-manieth question."""
+
+    def __init__(self, questions: int) -> None:
+        self.questions = questions
+
+    def check(self, step: int) -> None:
+        self.questions -= 1
+        if self.questions < 0:
+            raise BudgetReached("used up")
+
+
+def test_a_budget_that_ends_in_a_search_of_a_table_leaves_the_best_so_far(table: TableLesson) -> None:
+    nobody: Any = Nobody()
+    reporter: Any = Ending(4)
+    found = Tuned(Boosted(), 64).fit(table, Session(reporter, nobody, {}))
+    assert len(found.facts["trials"]) == 4
+    none_left: Any = Ending(0)
+    with pytest.raises(BudgetReached):
+        Tuned(Boosted(), 64).fit(table, Session(none_left, nobody, {}))
+
+
+def test_trials_search_the_learners_of_a_table_that_have_what_may_vary(tiny: Base, tiny_offer: Any) -> None:
+    task = Tabular(face(FieldKind.LABEL, tiny_offer))
+    made, features = lesson(task, applicants(60))
+    for trials, wanted in ((None, set[str]()), (8, {"boosted", "network"})):
+        found = task.candidates(made.lesson, features, [tiny], TrainingOptions(trials=trials))
+        tables = [each for each in found if isinstance(each, TableCandidate)]
+        assert {each.name for each in tables if isinstance(each.learner, Tuned)} == wanted
+        assert [each.name for each in tables] == list(LEARNERS)
+
+
+@pytest.mark.slow
+def test_a_job_that_searches_a_table_leaves_a_model_that_answers(
+    place: Any, tiny: Base, tiny_offer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "verticals", lambda: {"tiny": face(FieldKind.LABEL, tiny_offer)})
+    attempts = Attempts(place, tiny)
+    assert attempts.run(1, applicants(200), trials=4) is EventKind.SUCCEEDED
+    told = attempts.last(EventKind.SUCCEEDED)
+    board = {line["name"]: line for line in told["report"]["leaderboard"]}
+    assert {name: len(line["trials"]) for name, line in board.items() if "trials" in line} == {
+        "boosted": 4, "network": 4,
+    }  # fmt: skip
+    folder = read_whole(place.folder("1/model/"))
+    assert (folder.kind, folder.digest) == (told["report"]["rung"], told["digest"])
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from inference.engine.adapting.classifier import ENCODER, HEAD, Classifier, eval
 from inference.engine.adapting.methods import METHODS
 from inference.engine.adapting.recipe import Recipe
 from inference.engine.adapting.steps import Run
+from inference.engine.base_models import Base
 from inference.engine.batches import batch_of, epoch_order
 from inference.engine.candidate import Outcome, Session
 from inference.engine.checkpoints import Progress, optimiser_tensors, restore_optimiser
@@ -21,7 +22,7 @@ from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached, JobFault, Stopped
 from inference.engine.heads import Head, head_file, read_head
 from inference.engine.memory import Work, need
-from inference.engine.probe import ProbeModel, report_scores
+from inference.engine.probe import PROBE, ProbeModel, report_scores
 from inference.engine.reporting import Reporter
 
 PATIENCE = 2
@@ -47,6 +48,11 @@ class Adapted:
     def served_by(self) -> ServedBy:
         """By the method."""
         return METHODS[self.method].served_by
+
+    @property
+    def base(self) -> Base:
+        """The encoder's."""
+        return self.encoder.base
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
@@ -229,9 +235,9 @@ class Climb:
         return Outcome(self._candidate.name, self._candidate.rung, model, best["valid"], None, tokens, facts)
 
 
-def probed(session: Session) -> Head:
-    """The probe's head."""
-    probe = session.done["probe"].model
+def probed(session: Session, name: str = PROBE) -> Head:
+    """The head of the probe of that name."""
+    probe = session.done[name].model
     if not isinstance(probe, ProbeModel):
         raise TypeError(f"the candidate before is a {type(probe).__name__}; a method starts from a probe's head")
     return probe.head

@@ -1,6 +1,7 @@
 """The registry of methods: what each makes learn in an encoder, and the tensors that this leaves behind."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,8 @@ from inference.engine.heads import adapter_config, linear_names
 
 WEIGHTS = "weights.safetensors"
 """The parameters that a method without an adapter has changed, by their names in the base."""
+BASE = "base_model"
+"""Under this name such a file says on which base."""
 QUERY_VALUE = frozenset(("query", "value", "q_proj", "v_proj", "q_lin", "v_lin"))
 KEY_VALUE = frozenset(("key", "value", "k_proj", "v_proj", "k_lin", "v_lin"))
 ATTENTION = QUERY_VALUE | KEY_VALUE | {"o_proj", "out_proj", "out_lin"}
@@ -157,7 +160,7 @@ class Parts:
 
     def files(self, tensors: Mapping[str, Tensor], base: Base, recipe: Recipe) -> dict[str, bytes]:
         """One."""
-        return {WEIGHTS: save({name: tensor.contiguous() for name, tensor in tensors.items()})}
+        return {WEIGHTS: save({name: tensor.contiguous() for name, tensor in tensors.items()}, {BASE: base.id})}
 
     def opened(self, files: Mapping[str, bytes], base: Base) -> nn.Module:
         """A copy with those parameters in it."""
@@ -174,6 +177,12 @@ class Parts:
                 there = tuple(own[name].shape) if name in own else "none"
                 raise FolderRefused(f"{WEIGHTS} has {name} {tuple(tensor.shape)}; the base {base.id} has {there}")
         return found
+
+
+def learned_on(weights: bytes) -> str:
+    """The id of the base in a file of changed parameters: safetensors begin with their header's length and its JSON."""
+    length = int.from_bytes(weights[:8], "little")
+    return str(json.loads(weights[8 : 8 + length])["__metadata__"][BASE])
 
 
 def copied(model: nn.Module, chosen: set[str]) -> nn.Module:

@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Self
 
 from tilth.contract.learning import Method, Rung
 
 from inference.adapters.folder import CONFIG, read_json
-from inference.engine.adapting.climb import Adapted, reopened, work_of
-from inference.engine.adapting.methods import WEIGHTS
+from inference.engine.adapting.climb import Adapted, probed, reopened, work_of
+from inference.engine.adapting.methods import WEIGHTS, learned_on
 from inference.engine.adapting.recipe import RANK
 from inference.engine.candidate import Outcome, Session
 from inference.engine.encoder import TextEncoder
 from inference.engine.memory import need
+from inference.engine.probe import probe_name
+from inference.engine.search.ground import Ground
 from inference.engine.search.hunt import Hunt
-from inference.engine.search.space import TOGETHER, Space
+from inference.engine.search.sampler import TOGETHER
+from inference.engine.search.space import LAYERS, Space
 
 SHARE = 0.3
 """Of whole runs that the trials of a search take together, judged from above."""
@@ -22,9 +26,11 @@ SHARE = 0.3
 
 @dataclass(frozen=True)
 class Search:
-    """``rows_at_once``: of all trials that step together."""
+    """``encoders``: of one lesson, on each base a trial may have, the job's own first; ``rows_at_once``: of all trials
+    that step together.
+    """
 
-    encoder: TextEncoder
+    encoders: tuple[TextEncoder, ...]
     trials: int
     rows_at_once: int
     name: str = "search"
@@ -33,22 +39,25 @@ class Search:
     @property
     def space(self) -> Space:
         """What varies."""
-        return Space.of(self.encoder.options, self.encoder.recipe)
+        own = self.encoders[0]
+        return Space.of(own.options, own.recipe, [encoder.base.id for encoder in self.encoders])
 
     @property
     def rung(self) -> Rung:
         """Of the dearest method in the space."""
-        return self.space.method.rung
+        return self.space.rung
 
     def size(self) -> str:
         """Rows, tokens, outputs."""
-        return self.encoder.size()
+        return self.encoders[0].size()
 
     def need(self, tests: int) -> int:
-        """By the shapes of the largest trials."""
-        recipe = replace(self.encoder.recipe, rank=RANK)
-        work = work_of(self.encoder, self.space.method, recipe, tests, self.rows_at_once)
-        return need(replace(work, batch=self.rows_at_once, trials=min(TOGETHER, self.trials))).peak
+        """By the shapes of the largest trials, as if all were of that base and method."""
+        recipe = replace(self.encoders[0].recipe, rank=RANK, layers=LAYERS)
+        kinds = product(self.encoders, self.space.methods)
+        works = [work_of(encoder, method, recipe, tests, self.rows_at_once) for encoder, method in kinds]
+        together = min(TOGETHER, self.trials)
+        return max(need(replace(work, batch=self.rows_at_once, trials=together)).peak for work in works)
 
     def smaller(self) -> Self | None:
         """Half the rows at once; None at one."""
@@ -56,12 +65,14 @@ class Search:
 
     def passes(self) -> float:
         """Three for each row and step that is expected, one for each judged."""
-        rows, judged = len(self.encoder.train), len(self.encoder.validation)
-        return SHARE * self.trials * self.encoder.recipe.epochs * (3.0 * rows + judged)
+        own = self.encoders[0]
+        return SHARE * self.trials * own.recipe.epochs * (3.0 * len(own.train) + len(own.validation))
 
     def learn(self, session: Session) -> Outcome | None:
         """None if no trial was judged within the budget."""
-        found = Hunt(self.encoder, self.space, self.trials, self.rows_at_once, session).best()
+        heads = tuple(probed(session, probe_name(at)) for at in range(len(self.encoders)))
+        ground = Ground(self.space, self.encoders, heads)
+        found = Hunt(ground, self.trials, self.rows_at_once, session).best()
         if found is None:
             return None
         facts = {**found.facts, "trials": found.board}
@@ -69,7 +80,16 @@ class Search:
 
     def reopen(self, files: Mapping[str, bytes]) -> Adapted:
         """From the files of the best trial."""
-        return reopened(self.encoder, method_of(files), files)
+        base = base_of(files)
+        encoder = next(encoder for encoder in self.encoders if encoder.base.id == base)
+        return reopened(encoder, method_of(files), files)
+
+
+def base_of(files: Mapping[str, bytes]) -> str:
+    """The id of the base that such files were learned on."""
+    if WEIGHTS in files:
+        return learned_on(files[WEIGHTS])
+    return str(read_json(files, CONFIG)["base_model_name_or_path"])
 
 
 def method_of(files: Mapping[str, bytes]) -> Method:

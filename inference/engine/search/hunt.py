@@ -1,26 +1,30 @@
 """One run of a search, from its start or from a checkpoint: rounds of trials, each climbing rungs together."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from tilth.contract.learning import Method
+from tilth.contract.messages import ServedBy
 from torch import Tensor
 
 from inference.engine.adapting.classifier import of_encoder
-from inference.engine.adapting.climb import Adapted, probed
+from inference.engine.adapting.climb import Adapted
 from inference.engine.adapting.methods import METHODS
-from inference.engine.batches import Batch
-from inference.engine.candidate import Session
+from inference.engine.candidate import Lesson, Session
 from inference.engine.checkpoints import Progress, below
-from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached, Stopped
 from inference.engine.evaluate import interval
 from inference.engine.heads import Head
+from inference.engine.outcome import LEAST_GAIN
 from inference.engine.probe import report_scores
+from inference.engine.search.ground import Ground
 from inference.engine.search.halving import RUNGS, Halving, rung_steps
-from inference.engine.search.space import TOGETHER, Space, Told
-from inference.engine.search.team import Team, teams
+from inference.engine.search.leg import Here, Leg, Runner, Stepped
+from inference.engine.search.sampler import TOGETHER, Told
+from inference.engine.search.team import teams
 from inference.engine.search.trial import Trial, of_trial
 
 NAME = "search"
@@ -41,8 +45,7 @@ class Found:
 class Hunt:
     """The state of a search; everything in it is in its checkpoints."""
 
-    encoder: TextEncoder
-    space: Space
+    ground: Ground
     trials: int
     rows_at_once: int
     session: Session
@@ -54,34 +57,40 @@ class Hunt:
     _halving: Halving = field(default_factory=Halving)
     _level: int = 0
     _tokens: int = 0
+    _runner: Runner = field(default_factory=Here)
 
     def best(self) -> Found | None:
         """Of all trials; None if none was judged."""
         self._first = self._steps = self.session.keeper.step
         self._resume()
+        hire = self.session.hire
         try:
-            while len(self.ended) < self.trials:
-                if not self.live:
-                    self._ask()
-                self._rung()
+            with hire(self.ground.packed()) if hire else nullcontext(Here()) as self._runner:
+                while len(self.ended) < self.trials:
+                    self._rung()
         except BudgetReached:
             self.session.reporter.note("The device time of the budget is used up; the best trial so far is kept.")
+        except Stopped as stopped:
+            if stopped.mode == "pause":
+                self._keep()
+            raise
         return self._found()
 
     def _ask(self) -> None:
         count = min(TOGETHER, self.trials - len(self.ended))
-        asked = self.space.ask(self.ended, count, self.encoder.lesson.seed)
-        self.live, self._level = [self._begun(len(self.ended) + at, each) for at, each in enumerate(asked)], 0
+        asked = self.ground.space.ask(self.ended, count, self._lesson.seed)
+        self.live = [self.ground.begun(len(self.ended) + at, each) for at, each in enumerate(asked)]
+        self._level = 0
 
-    def _begun(self, number: int, params: dict[str, Any]) -> Trial:
-        recipe = self.space.recipe(params)
-        return Trial.begun(number, params, self.space.method, recipe, self.encoder, probed(self.session))
+    @property
+    def _lesson(self) -> Lesson:
+        return self.ground.lesson
 
     def _rung(self) -> None:
-        """All that live climb to their next rung and are judged there; the better part goes on."""
-        goals = {each.number: rung_steps(each.run.steps)[self._level] for each in self.live}
-        for team in teams(self.encoder, self.live, self.rows_at_once):
-            self._climb(team, goals)
+        """All that live climb to their next rung and are judged on their way and there; the better part goes on."""
+        if not self.live:
+            self._ask()
+        self._climb({each.number: rung_steps(each.run.steps)[self._level] for each in self.live})
         ahead = self._level < RUNGS
         scores = [each.score for each in self.live]
         going = self._halving.promoted(self._level, scores) if ahead else [False] * len(scores)
@@ -92,31 +101,25 @@ class Hunt:
         self._level += 1
         self._keep()
 
-    def _climb(self, team: Team, goals: dict[int, int]) -> None:
-        """A team's trials, judged at every point on their way to the rung."""
-        while behind := [each for each in team.trials if each.state == "running" and each.step < goals[each.number]]:
-            nearest = {each.number: min(at for at in each.points() if at > each.step) for each in behind}
-            began = self.session.reporter.span.device_ms()
-            team.advance(nearest, self._stepped)
-            self._judge(team, [each for each in behind if each.state == "running"])
-            spent = self.session.reporter.span.device_ms() - began
-            for each in behind:
-                each.device_ms += spent // len(behind)
+    def _climb(self, rung: dict[int, int]) -> None:
+        """Leg by leg, whoever goes them."""
+        made = teams(self.live, self.rows_at_once)
+        while legs := [leg for team in made if (leg := Leg.of(team, rung))]:
+            for leg, outputs in self._runner.walk(legs, self._hear, self._check):
+                for trial in leg.team.trials:
+                    if trial.number in outputs:
+                        self._judge(trial, outputs[trial.number])
 
-    def _stepped(self, trials: Sequence[Trial], batch: Batch, losses: Sequence[float]) -> None:
-        """Told, and asked whether to go on; a pause keeps a checkpoint first."""
+    def _hear(self, steps: Sequence[Stepped]) -> None:
         reporter = self.session.reporter
-        self._steps += 1
-        self._tokens += len(trials) * int(batch.attention_mask.sum())
-        reporter.work(3.0 * len(batch.rows) * len(trials))
-        lowest = min(losses)
-        reporter.step(rung=NAME, step=self._steps, total_steps=self._expected(), loss=lowest, force=self._steps == 1)
-        try:
-            reporter.check(self._steps)
-        except Stopped as stopped:
-            if stopped.mode == "pause":
-                self._keep()
-            raise
+        for step in steps:
+            first, self._steps = self._steps == self._first, self._steps + 1
+            self._tokens += step.trials * step.tokens
+            reporter.work(3.0 * step.rows * step.trials)
+            reporter.step(rung=NAME, step=self._steps, total_steps=self._expected(), loss=step.loss, force=first)
+
+    def _check(self) -> None:
+        self.session.reporter.check(self._steps)
 
     def _expected(self) -> int:
         """Steps of the whole search, judged from above: as if each round had one team that goes to the end."""
@@ -124,22 +127,27 @@ class Hunt:
         longest = max(each.run.steps for each in self.live)
         return max(self._steps, self._first + rounds * longest)
 
-    def _judge(self, team: Team, trials: Sequence[Trial]) -> None:
-        lesson, reporter = self.encoder.lesson, self.session.reporter
-        for trial, outputs in zip(trials, team.outputs(trials, self.encoder.validation), strict=True):
-            reporter.work(len(outputs))
-            name = f"trial {trial.number}"
-            scores = report_scores(reporter, lesson, name.capitalize(), name, trial.step, outputs)
-            score = scores[f"valid_{lesson.objective.selects}"]
-            trial.score = score - 1e-6 * scores["valid_loss"]
-            trial.facts = {"score": round(score, 6), "interval": self._interval(outputs)}
-            if trial.score > self._best_line.get("rank_score", float("-inf")):
-                self._best = {**trial.run.model.learned(), "valid": outputs}
-                self._best_line = {**trial.line(), "rank_score": trial.score, "params": trial.params}
+    def _judge(self, trial: Trial, outputs: Tensor) -> None:
+        lesson, reporter = self._lesson, self.session.reporter
+        reporter.work(len(outputs))
+        name = f"trial {trial.number}"
+        scores = report_scores(reporter, lesson, name.capitalize(), name, trial.step, outputs)
+        score = scores[f"valid_{lesson.objective.selects}"]
+        trial.score, trial.judged = score - 1e-6 * scores["valid_loss"] - handicap(trial.method), trial.step
+        trial.facts = {"score": round(score, 6), "interval": self._interval(outputs)}
+        if self._is_best(trial):
+            self._best = {**trial.run.model.learned(), "valid": outputs}
+            self._best_line = {**trial.line(), "rank_score": trial.score, "params": trial.params}
+
+    def _is_best(self, trial: Trial) -> bool:
+        """Of two that are equal the earlier one, whoever was judged first."""
+        best: float = self._best_line.get("rank_score", float("-inf"))
+        number: int = self._best_line.get("trial", trial.number)
+        return trial.score > best or (trial.score == best and trial.number < number)
 
     def _interval(self, outputs: Tensor) -> list[float]:
-        known, objective = self.encoder.lesson.known, self.encoder.lesson.objective
-        found, targets = outputs[known], self.encoder.lesson.validation_targets[known]
+        known, objective = self._lesson.known, self._lesson.objective
+        found, targets = outputs[known], self._lesson.validation_targets[known]
         ends = interval(lambda draws: objective.resampled(found, targets, draws), len(targets))
         return [round(end, 6) for end in ends]
 
@@ -164,7 +172,7 @@ class Hunt:
             "board": list(self.board.values()), "best": self._best_line, "level": self._level,
             "scores": {str(rung): scores for rung, scores in self._halving.scores.items()}, "tokens": self._tokens,
         }  # fmt: skip
-        at = Progress(NAME, self.space.method.rung, self._steps, 0, 0, first=self._first, state=state)
+        at = Progress(NAME, self.ground.space.rung, self._steps, 0, 0, first=self._first, state=state)
         self.session.keeper.keep_running(at, tensors, {})
 
     def _resume(self) -> None:
@@ -178,7 +186,7 @@ class Hunt:
         self._best, self._best_line = below("best.", tensors), state["best"]
         self._halving = Halving({int(rung): scores for rung, scores in state["scores"].items()})
         self._level, self._tokens = state["level"], state["tokens"]
-        self.live = [self._begun(facts["number"], facts["params"]) for facts in state["live"]]
+        self.live = [self.ground.begun(facts["number"], facts["params"]) for facts in state["live"]]
         for trial, facts in zip(self.live, state["live"], strict=True):
             trial.restore(of_trial(trial.number, tensors), facts)
         if progress.threads != torch.get_num_threads():
@@ -191,18 +199,24 @@ class Hunt:
         if not self._best:
             return None
         line = {name: value for name, value in self._best_line.items() if name not in ("rank_score", "params", "state")}
-        recipe = self.space.recipe(self._best_line["params"])
-        changes = METHODS[self.space.method].files(of_encoder(self._best), self.encoder.base, recipe)
+        params, space = self._best_line["params"], self.ground.space
+        method, encoder = space.method(params), self.ground.encoder(params)
+        changes = METHODS[method].files(of_encoder(self._best), encoder.base, space.recipe(params))
         head = Head(self._best["head.weight"], self._best["head.bias"])
-        model = Adapted(self.encoder, self.space.method, changes, head)
+        model = Adapted(encoder, method, changes, head)
         board = [self.board[number] for number in sorted(self.board)] + [trial.line() for trial in self.live]
         board.sort(key=lambda line: -line.get("score", float("-inf")))
         return Found(model, self._best["valid"], board, self._tokens, line)
 
 
+def handicap(method: Method) -> float:
+    """By how much a model of its own must be better than one that shares its base with others."""
+    return 0.0 if METHODS[method].served_by is ServedBy.STACKED else LEAST_GAIN
+
+
 def _said(line: dict[str, Any]) -> str:
     """The numbers of a trial in a sentence."""
-    named = ("method", "rate", "rank", "targets", "smoothing", "epochs", "batch_size", "layers")
+    named = ("base_model", "method", "rate", "rank", "targets", "smoothing", "epochs", "batch_size", "layers")
     told = ", ".join(f"{name} {_short(line[name])}" for name in named if name in line)
     return f"{told}; score {line['score']:.4f}" if "score" in line else told
 

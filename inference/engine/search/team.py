@@ -24,17 +24,22 @@ Stepped = Callable[[Sequence[Trial], Batch, Sequence[float]], None]
 
 @dataclass
 class Team:
-    """Trials of one method and batch size; ``rows_at_once`` of all their rows go forward and back together."""
+    """Trials of one base, method and batch size; ``rows_at_once`` of all their rows go forward and back together."""
 
-    encoder: TextEncoder
     trials: list[Trial]
     rows_at_once: int
-    _order: tuple[int, list[list[int]]] | None = field(default=None, init=False)
+    _order: tuple[int, list[Tensor]] | None = field(default=None, init=False)
     _joint: tuple[tuple[int, ...], nn.Module] | None = field(default=None, init=False)
 
+    @property
+    def encoder(self) -> TextEncoder:
+        """That of all of them."""
+        return self.trials[0].encoder
+
     def advance(self, goals: dict[int, int], stepped: Stepped) -> None:
-        """Each trial to its goal, those behind first."""
-        while behind := [each for each in self.trials if each.state == "running" and each.step < goals[each.number]]:
+        """Each trial that has a goal to it, those behind first."""
+        going = [each for each in self.trials if each.number in goals]
+        while behind := [each for each in going if each.state == "running" and each.step < goals[each.number]]:
             front = min(each.step for each in behind)
             at_front = [each for each in behind if each.step == front]
             batch = self._batch(at_front[0], front)
@@ -101,16 +106,16 @@ class Team:
         return self._joint[1]
 
 
-def teams(encoder: TextEncoder, trials: Sequence[Trial], rows_at_once: int) -> list[Team]:
+def teams(trials: Sequence[Trial], rows_at_once: int) -> list[Team]:
     """As many together as have the rows of a batch each; what is not LoRA is alone."""
 
-    def alike(trial: Trial) -> tuple[str, int]:
-        return trial.method.value, trial.recipe.batch_size
+    def alike(trial: Trial) -> tuple[str, str, int]:
+        return trial.encoder.base.id, trial.method.value, trial.recipe.batch_size
 
     made = []
-    for (method, size), group in groupby(sorted(trials, key=alike), key=alike):
+    for (_, method, size), group in groupby(sorted(trials, key=alike), key=alike):
         together = max(1, rows_at_once // size) if method == Method.LORA else 1
         members = list(group)
         parts = [members[at : at + together] for at in range(0, len(members), together)]
-        made += [Team(encoder, part, rows_at_once) for part in parts]
+        made += [Team(part, rows_at_once) for part in parts]
     return made

@@ -16,7 +16,8 @@ from inference.engine.checkpoints import below, optimiser_tensors, restore_optim
 from inference.engine.encoder import TextEncoder
 from inference.engine.heads import Head
 from inference.engine.search.halving import rung_steps
-from inference.engine.search.space import Params
+from inference.engine.search.sampler import Params
+from inference.engine.search.space import BASE
 
 OPTIMISER = "optimiser."
 State = Literal["running", "stopped", "ended", "diverged"]
@@ -30,13 +31,16 @@ class Trial:
     params: Params
     method: Method
     recipe: Recipe
+    encoder: TextEncoder
     run: Run
     learns: int
     """Numbers that learn in the encoder."""
     step: int = 0
     """Of its own."""
+    judged: int = 0
+    """Its step at its last judgement."""
     score: float = float("-inf")
-    """Of its last judgement."""
+    """Of that."""
     device_ms: int = 0
     """Its share of what was spent on it and those beside it."""
     state: State = "running"
@@ -52,7 +56,7 @@ class Trial:
         model = Classifier(encoder.base, head, METHODS[method], recipe)
         steps = -(-len(encoder.train) // recipe.batch_size) * recipe.epochs
         run = Run(model, recipe, encoder.lesson.objective, steps=steps)
-        return cls(number, params, method, recipe, run, METHODS[method].size(encoder.base.model, recipe))
+        return cls(number, params, method, recipe, encoder, run, METHODS[method].size(encoder.base.model, recipe))
 
     def points(self) -> list[int]:
         """Steps at which it is judged: at each rung, and from the last but one on after each epoch, too."""
@@ -64,6 +68,7 @@ class Trial:
         """For the board."""
         recipe = self.recipe.facts(self.method)
         recipe |= {"epochs": self.recipe.epochs, "smoothing": self.recipe.smoothing}
+        recipe |= {BASE: self.params[BASE]} if BASE in self.params else {}
         told = {"trial": self.number, "state": self.state, "steps": self.step, "of_steps": self.run.steps}
         return {**told, **recipe, **self.facts, "learns": self.learns, "device_ms": self.device_ms}
 
@@ -75,13 +80,13 @@ class Trial:
         """Takes over what ``tensors`` and ``plain`` gave."""
         self.run.model.restore(tensors)
         restore_optimiser(self.run.optimiser, dict(tensors))
-        self.step, self.score, self.device_ms = facts["step"], facts["score"], facts["device_ms"]
-        self.state, self.facts = facts["state"], facts["facts"]
+        self.step, self.judged, self.device_ms = facts["step"], facts["judged"], facts["device_ms"]
+        self.score, self.state, self.facts = facts["score"], facts["state"], facts["facts"]
 
     def plain(self) -> dict[str, Any]:
         """For a checkpoint, in plain data."""
-        return {"number": self.number, "params": self.params, "step": self.step, "score": self.score,
-                "device_ms": self.device_ms, "state": self.state, "facts": self.facts}  # fmt: skip
+        return {"number": self.number, "params": self.params, "step": self.step, "judged": self.judged,
+                "score": self.score, "device_ms": self.device_ms, "state": self.state, "facts": self.facts}  # fmt: skip
 
 
 def of_trial(number: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

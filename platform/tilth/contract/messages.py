@@ -70,6 +70,8 @@ class TrainingOptions(Message):
     """That learn where only the last ones do."""
     trials: int | None = Field(default=None, ge=2, le=64)
     """Configurations that a search tries; None searches nothing."""
+    base_models: tuple[str, ...] = Field(default=(), max_length=8)
+    """That a search tries beside the job's own."""
     minimum_gain: float = Field(default=0.001, ge=0, le=1)
     """A rung is climbed only while it may still gain this much of the first metric (0.001 is 0.1 points)."""
 
@@ -77,6 +79,10 @@ class TrainingOptions(Message):
     def top(self) -> Rung:
         """The highest rung that is climbed: that of a method which is named, else the one that was asked for."""
         return self.method.rung if self.method else self.highest_rung
+
+    def bases(self, own: str) -> tuple[str, ...]:
+        """Base models that a job on ``own`` may learn on, its own first, each once."""
+        return tuple(dict.fromkeys((own, *self.base_models)))
 
 
 class JobSpec(Message):

@@ -81,12 +81,10 @@ def model(request: HttpRequest, principal: Principal, model: str) -> HttpRespons
     """One model: its figures, and a box to try it in."""
     found = registry.model_get(tenant=principal.tenant, name=model)
     row = _empty_row(dataset_get(tenant=principal.tenant, version=found.version_id))
-    searched: list[dict[str, Any]] = next(
-        (line["trials"] for line in found.report.get("leaderboard", []) if "trials" in line), []
-    )
+    searched = [(line["name"], line["trials"]) for line in found.report.get("leaderboard", []) if "trials" in line]
     facts = {
         "report": found.report,
-        "trials": searched,
+        "searched": searched,
         "figures": _figures(found),
         "selects": _selects(found),
         "row": row,

@@ -23,6 +23,8 @@ class Script:
     checkpoint_every: int = 5
     step_s: float = 0.0
     outcome: EventKind = EventKind.SUCCEEDED
+    base_model: str | None = None
+    """That the model says it was learned on; None: the job's own."""
     dies_after: int | None = None
     """Killed after this step: lost, nothing closed."""
     hangs_after: int | None = None
@@ -164,7 +166,9 @@ class FakeTrainer:
         digest = folder_digest(names)
         for name, content in files.items():
             (place / name).write_bytes(seal(content, key))
-        manifest = {"files": names, "digest": digest, "vertical": self.spec.vertical, "rung": "lora", "format": 1}
+        base = self.script.base_model or self.spec.base_model
+        facts = {"vertical": self.spec.vertical, "base_model": base, "rung": "lora"}
+        manifest = {"files": names, "digest": digest, "format": 1, **facts}
         (place / MANIFEST).write_bytes(seal(json.dumps(manifest).encode(), key))
         return digest
 

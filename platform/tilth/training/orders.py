@@ -81,6 +81,7 @@ class Options(Strict):
     targets = serializers.ChoiceField([targets.value for targets in Targets], required=False)
     layers = serializers.IntegerField(min_value=1, max_value=100, required=False)
     trials = serializers.IntegerField(min_value=2, max_value=64, required=False)
+    base_models = serializers.ListField(child=serializers.CharField(max_length=120), max_length=8, required=False)
     minimum_gain = serializers.FloatField(min_value=0, max_value=1, required=False)
     seed = serializers.IntegerField(min_value=0, max_value=2**31 - 1, required=False)
     accept_bad_rows = serializers.BooleanField(default=False)
@@ -119,6 +120,7 @@ def order_of(body: dict[str, Any]) -> Order:
     face = vertical_for(model=body["model"], named=body.get("vertical"))
     asked = _hyperparameters(body)
     _refuse_unsuited(own, face)
+    _refuse_unoffered(own, face)
     return Order(
         vertical=face.name,
         base_model=body["model"],
@@ -153,6 +155,21 @@ def _refuse_unsuited(own: dict[str, Any], face: Vertical) -> None:
             f"`class_weights` balance labels; the target {target.role!r} of {face.name} is a number.",
             code="loss_unsuited", param="options.class_weights",
         )  # fmt: skip
+
+
+def _refuse_unoffered(own: dict[str, Any], face: Vertical) -> None:
+    """Raises Invalid for base models to search over that the vertical does not offer, or that no search would try."""
+    asked, offered = own.get("base_models") or [], [offer.id for offer in face.base_models]
+    if unknown := [name for name in asked if name not in offered]:
+        raise Invalid(
+            f"{face.name} has no base model {unknown[0]!r} on offer; it offers {', '.join(offered)}.",
+            code="model_not_found", param="options.base_models",
+        )  # fmt: skip
+    if asked and not own.get("trials"):
+        raise Invalid(
+            "`base_models` are tried by a search; say in `options.trials` how many configurations it may try.",
+            param="options.base_models",
+        )
 
 
 def _file(text: str | None) -> Any:

@@ -128,7 +128,7 @@ class Puller:
         results = results_store(tenant=attempt.tenant, job=attempt.job, report=data.get("report"))
         try:
             attempt_succeeded(**_who(attempt), folder=folder, results=results, facts=data)
-        except (DataError, ValueError, TypeError, OverflowError) as error:
+        except (FolderRefused, DataError, ValueError, TypeError, OverflowError) as error:
             self._give_up(attempt, f"its last word cannot be kept: {error}")
             return
         crash_point("finish.committed")

@@ -26,7 +26,8 @@ WITH turn AS (
     WHERE state IN ('queued', 'leased', 'running') OR leased_at > %(now)s - interval '1 day'
     GROUP BY tenant_id)
 SELECT job.tenant_id, job.id FROM training_job job JOIN turn USING (tenant_id)
-WHERE job.state = 'queued' AND (job.base_model = ANY(%(bases)s) OR cardinality(%(bases)s::text[]) = 0)
+WHERE job.state = 'queued' AND (cardinality(%(bases)s::text[]) = 0 OR (job.base_model = ANY(%(bases)s)
+    AND coalesce(job.options -> 'base_models', '[]') <@ to_jsonb(%(bases)s::text[])))
 ORDER BY turn.running, turn.served, turn.last NULLS FIRST, job.queued_at, job.id LIMIT 1"""
 
 
@@ -49,7 +50,7 @@ class Attempt:
 
 
 def next_queued(bases: Sequence[str] = ()) -> tuple[UUID, UUID] | None:
-    """(tenant, job) whose turn it is, among jobs for these base models (for any if there are none)."""
+    """(tenant, job) whose turn it is, among jobs all of whose base models are these (any if there are none)."""
     with connections["system"].cursor() as cursor:
         cursor.execute(NEXT, {"now": now(), "bases": list(bases)})
         return cursor.fetchone()  # type: ignore[no-any-return]
@@ -73,9 +74,10 @@ def finished_rates(*, vertical: str, base_model: str, options: TrainingOptions) 
     nobody's data.
     """
     alike = Q(options__highest_rung=options.highest_rung.value)
-    for name, value in (("method", options.method and options.method.value), ("trials", options.trials)):
+    told = options.model_dump(mode="json", include={"method", "trials", "base_models"})
+    for name, value in told.items():
         same = Q(**{f"options__{name}": value})
-        alike &= same if value is not None else same | Q(**{f"options__{name}__isnull": True})
+        alike &= same if value else same | Q(**{f"options__{name}__isnull": True})
     rows = Job.unscoped.using("system").filter(
         alike, state=State.SUCCEEDED, rows__isnull=False, vertical=vertical, base_model=base_model
     )

@@ -187,8 +187,9 @@ def _estimate(job: Job) -> None:
 def _refuse_too_large(job: Job) -> None:
     """Raises Invalid, before anything is held, for what no trainer's memory can take."""
     there, version = settings.ENV.trainer_memory_mb, cast(DatasetVersion, job.version)
-    offer = vertical(job.vertical).base_model(job.base_model)
-    needed = least_memory_mb(offer.memory_mb, version.rows, len(version.report["labels"]))
+    bases = TrainingOptions.model_validate(job.options).bases(job.base_model)
+    largest = max(vertical(job.vertical).base_model(base).memory_mb for base in bases)
+    needed = least_memory_mb(largest, version.rows, len(version.report["labels"]))
     if there and needed > there:
         raise Invalid(
             f"Learning from {version.rows:,} rows of {len(version.report['labels']):,} labels takes at least"

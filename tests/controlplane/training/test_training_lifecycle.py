@@ -10,21 +10,26 @@ from uuid import UUID
 import psycopg
 import pytest
 from django.conf import settings
+from tilth.catalog import selectors as catalog
+from tilth.contract import registry
 from tilth.contract.digest import MANIFEST
 from tilth.contract.learning import Loss, Method, Optimiser, Targets
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
+from tilth.contract.vertical import BaseModelOffer
 from tilth.core import storage
 from tilth.core.errors import Invalid, NotFound
 from tilth.core.ids import parse
 from tilth.core.scope import tenant_scope
+from tilth.dataplane.fake import FakeDataPlane
 from tilth.dataplane.fake_trainer import Script
+from tilth.dataplane.keys import signing_key
 from tilth.datasets.selectors import file_get
 from tilth.registry.selectors import model_get
 from tilth.serving.selectors import served_model
 from tilth.training import services
 from tilth.training.models import Event
 from tilth.training.orders import JobIn, order_of
-from tilth.training.selectors import job_get
+from tilth.training.selectors import future_model_name, job_get
 from tilth.training.shapes import job_shape
 from tilth.training.states import MAX_LOSSES, State
 from tilth.training.tasks import remove_checkpoints
@@ -362,6 +367,98 @@ def test_what_is_chosen_of_learning_reaches_the_trainer() -> None:
     assert (found.class_weights, found.label_smoothing, found.trials, found.layers) == (True, 0.2, 8, 3)
     assert found.targets is Targets.QUERY_VALUE
     assert ordered() == TrainingOptions()
+
+
+TRIAL = {"trial": 3, "state": "ended", "score": 0.9, "interval": [0.8, 0.95], "device_ms": 70}
+TUNED = {**TRIAL, "params": {"num_leaves": 8, "lambda_l2": 0.25}}
+SEARCHED = {
+    **TRIAL, "base_model": "wide", "method": "lora", "rank": 4, "targets": "all", "rate": 1.0, "epochs": 2,
+    "batch_size": 16, "steps": 9, "of_steps": 27,
+}  # fmt: skip
+
+
+def test_a_models_page_shows_the_trials_of_every_search(rig: Any, tenant: Any, sums_db: psycopg.Connection) -> None:
+    job = rig.queued(tenant)
+    rig.turn()
+    rig.pull()
+    with tenant_scope(tenant.id):
+        model = model_get(tenant=tenant.id, name=rig.job(tenant, job).fine_tuned_model)
+        board = [{"name": "boosted", "trials": [TUNED]}, {"name": "search", "trials": [SEARCHED]}]
+        model.report = {**model.report, "leaderboard": board}
+        model.save(update_fields=["report"])
+    page = tenant.browser.get(f"/models/{model.name}").content.decode()
+    assert "1 trial of boosted" in page
+    assert "num_leaves 8, lambda_l2 0.25" in page
+    assert "1 trial of search" in page
+    assert "wide, lora, rank 4, all, rate × 1.00, 2 epochs, batches of 16" in page
+    assert "9 of 27" in page
+
+
+@pytest.fixture
+def two_bases(monkeypatch: pytest.MonkeyPatch) -> BaseModelOffer:
+    """Beside its own base, support chat offers this one."""
+    face = registry.verticals()["support_chat"]
+    wide = BaseModelOffer(
+        id="wide", title="Wide", source="local:wide", revision="1", licence="apache-2.0", memory_mb=900
+    )
+    both = face.model_copy(update={"base_models": (*face.base_models, wide)})
+    for module in (registry, catalog):
+        monkeypatch.setattr(module, "verticals", lambda: {face.name: both})
+    return wide
+
+
+def searching(rig: Any, tenant: Any, *, wins: str, bases: tuple[str, ...] = ("minilm-l6", "wide")) -> UUID:
+    """A job that searches over both bases, on a data plane that has those bases."""
+    plane = FakeDataPlane(signing_key().public_key(), base_models=bases, script=lambda _: Script(base_model=wins))
+    rig.reach(plane)
+    return rig.queued(tenant, options=TrainingOptions(trials=4, base_models=("wide",)))  # type: ignore[no-any-return]
+
+
+def test_a_model_is_served_on_the_base_that_won_the_search(
+    rig: Any, tenant: Any, two_bases: BaseModelOffer, sums_db: psycopg.Connection
+) -> None:
+    job = searching(rig, tenant, wins="wide")
+    rig.turn()
+    rig.pull()
+    model = model_get(tenant=tenant.id, name=rig.job(tenant, job).fine_tuned_model)
+    assert (model.base_model, model.base_revision) == ("wide", two_bases.revision)
+    assert served_model(tenant=tenant.id, name=model.name).base_model == "wide"
+    assert model.name == future_model_name(tenant=tenant.id, job=job)
+
+
+def test_a_model_on_a_base_that_was_not_asked_for_is_refused(
+    rig: Any, tenant: Any, two_bases: BaseModelOffer, sums_db: psycopg.Connection
+) -> None:
+    job = searching(rig, tenant, wins="narrow")
+    rig.turn()
+    rig.pull()
+    found = rig.job(tenant, job)
+    assert (found.state, found.fine_tuned_model) == (State.QUEUED, None)
+    assert any("says base_model 'narrow'; the job's are minilm-l6, wide" in told for told in rig.story(tenant, job))
+
+
+def test_a_search_waits_for_a_data_plane_that_has_all_its_bases(
+    rig: Any, tenant: Any, two_bases: BaseModelOffer
+) -> None:
+    job = searching(rig, tenant, wins="wide", bases=("minilm-l6",))
+    rig.turn()
+    assert rig.job(tenant, job).state == State.QUEUED
+
+
+def test_a_search_is_refused_by_the_memory_of_its_largest_base(
+    rig: Any, tenant: Any, two_bases: BaseModelOffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "ENV", replace(settings.ENV, trainer_memory_mb=700))
+    found = rig.job(tenant, searching(rig, tenant, wins="wide"))
+    assert "takes at least 900 MB of memory; a trainer has 700 MB" in found.error["message"]
+
+
+def test_base_models_that_are_not_on_offer_or_that_nothing_would_try_are_refused(two_bases: BaseModelOffer) -> None:
+    assert ordered(trials=4, base_models=["wide"]).bases("minilm-l6") == ("minilm-l6", "wide")
+    with pytest.raises(Invalid, match="support_chat has no base model 'bert' on offer; it offers minilm-l6, wide"):
+        ordered(trials=4, base_models=["wide", "bert"])
+    with pytest.raises(Invalid, match=r"say in `options\.trials` how many"):
+        ordered(base_models=["wide"])
 
 
 def test_a_loss_that_does_not_suit_the_target_is_refused_before_anything_is_paid() -> None:
