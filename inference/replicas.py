@@ -40,7 +40,7 @@ class Replica:
         """As far as is known; one that has said nothing yet is believed in."""
         self._handle = handle
         self._line = Line(handle.exchange.remote, died)
-        self._died = (*died, Forgot)
+        self._died: tuple[type[Exception], ...] = (*died, Forgot)
         self._loss: asyncio.Future[None] | None = None
 
     async def ask(self, method: str, message: Message) -> Any:

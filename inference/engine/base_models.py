@@ -61,7 +61,7 @@ def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
         raise JobFault("base_model_unavailable", f"{offer.id} cannot be loaded from {offer.source}: {cause}") from cause
     from inference.engine.attention import learns_fast
 
-    return Base(offer.id, offer.revision, learns_fast(model).eval().requires_grad_(False), tokenizer)
+    return Base(offer.id, offer.revision, learns_fast(model.eval().requires_grad_(False)), tokenizer)
 
 
 class Bases:

@@ -50,7 +50,7 @@ def batch_of(examples: Examples, rows: Tensor) -> Batch:
 
 def by_length(examples: Examples, size: int) -> Iterator[Batch]:
     """Every row once, shortest first: the least padding, for evaluation."""
-    for rows in examples.lengths.argsort(stable=True).split(size):
+    for rows in torch.split(examples.lengths.argsort(stable=True), size):
         if len(rows):
             yield batch_of(examples, rows)
 
@@ -59,6 +59,6 @@ def epoch_order(examples: Examples, size: int, *, seed: int, epoch: int) -> list
     """Row indices of each batch of an epoch; the same for the same seed and epoch, so a resume can skip ahead."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     batches: list[Tensor] = []
-    for pool in torch.randperm(len(examples), generator=generator).split(size * POOL_BATCHES):
-        batches += pool[examples.lengths[pool].argsort(stable=True)].split(size)
+    for pool in torch.split(torch.randperm(len(examples), generator=generator), size * POOL_BATCHES):
+        batches += torch.split(pool[examples.lengths[pool].argsort(stable=True)], size)
     return [batches[at] for at in torch.randperm(len(batches), generator=generator).tolist()]

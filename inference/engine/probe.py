@@ -268,7 +268,7 @@ def fit_linear(
         optimiser.zero_grad()
         whole = weight.square().sum() / (2 * strength * len(targets))
         whole.backward()  # type: ignore[no-untyped-call]
-        for part, wanted in zip(vectors.split(FITTED), targets.split(FITTED), strict=True):
+        for part, wanted in zip(torch.split(vectors, FITTED), torch.split(targets, FITTED), strict=True):
             loss = objective.loss(part @ weight.T + bias, wanted).mean() * (len(part) / len(vectors))
             loss.backward()  # type: ignore[no-untyped-call]
             whole = whole.detach() + loss.detach()

@@ -1,7 +1,7 @@
 """A blend: a weighted sum of the outputs of the models before it (stacking, Wolpert 1992), weights never negative."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ class BlendModel:
     members: dict[str, TableModel]
     weights: dict[str, float]
 
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """[rows, width]."""
         parts = [self.weights[name] * model.of(cells).double() for name, model in self.members.items()]
         return torch.stack(parts).sum(0).float()

@@ -1,6 +1,6 @@
 """Gradient-boosted trees (LightGBM, Ke et al. 2017): one booster for each fold, stopped early; their mean answers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ class BoostedModel:
     boosters: list[lightgbm.Booster]
     width: int
 
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """[rows, width]."""
         table = self.columns.table(cells)
         return torch.stack([self.raw(booster, table) for booster in self.boosters]).mean(0)

@@ -1,6 +1,6 @@
 """A forest of random trees (Breiman 2001): scikit-learn grows it, plain arrays carry it, so no pickle is needed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class ForestModel:
     trees: Arrays
     labels: bool
 
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """[rows, width]."""
         return self.grown(self.columns.dense(cells))
 

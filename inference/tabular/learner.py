@@ -35,7 +35,7 @@ def _threads(rows: int) -> Iterator[None]:
 class TableModel(Protocol):
     """A model of a table's rows."""
 
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """Outputs [rows, width]."""
 
     def files(self) -> dict[str, bytes]:

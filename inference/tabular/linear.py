@@ -1,6 +1,6 @@
 """Linear models of a table: logistic regression of labels, Huber regression of numbers, with a ridge penalty."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +30,7 @@ class LinearModel:
     columns: Columns
     head: Head
 
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """[rows, width]."""
         return self.head.logits(self.columns.dense(cells))
 

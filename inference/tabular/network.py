@@ -1,6 +1,6 @@
 """A small network of a table: embeddings of categories beside standardised numbers, two hidden layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -58,7 +58,7 @@ class NetworkModel:
     members: list[Network]
 
     @torch.inference_mode()
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """[rows, width]."""
         dense = self.columns.dense(cells)
         return torch.stack([member.eval()(dense) for member in self.members]).mean(0)

@@ -52,7 +52,7 @@ class ScorecardModel:
     weights: tuple[float, ...]
     intercept: float
 
-    def of(self, cells: list[Cells]) -> Tensor:
+    def of(self, cells: Sequence[Cells]) -> Tensor:
         """[rows, 2]."""
         evidence = _evidence(self.bins, _places(self.columns, self.bins, cells))
         odds = evidence @ torch.tensor(self.weights, dtype=torch.double) + self.intercept
@@ -89,7 +89,7 @@ class Scorecard:
         session.reporter.check(session.keeper.step)
         bad = (table.targets == 1).numpy()
 
-        def cells(rows: Tensor) -> list[Cells]:
+        def cells(rows: Tensor) -> Sequence[Cells]:
             return [table.rows[row] for row in rows.tolist()]
 
         def card(rows: Tensor, _: Tensor) -> ScorecardModel:

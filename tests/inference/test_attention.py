@@ -24,7 +24,9 @@ def hidden(model: Any, *, learns: bool) -> torch.Tensor:
 
 def test_rows_that_are_padded_give_the_same(tiny: Base) -> None:
     assert tiny.model.config._attn_implementation == NAME  # type: ignore[union-attr]
-    plain: Any = AutoModel.from_config(tiny.model.config, attn_implementation="sdpa").eval()
+    plain: Any = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        tiny.model.config, attn_implementation="sdpa"
+    ).eval()
     plain.load_state_dict(tiny.model.state_dict())
     wanted = hidden(plain, learns=True)
     torch.testing.assert_close(hidden(tiny.model, learns=True), wanted, atol=0.03, rtol=0.02)
@@ -62,5 +64,7 @@ def test_gradients_are_those_of_fp32(tiny: Base) -> None:
 
 @pytest.mark.parametrize("kind", ["eager"])
 def test_a_model_that_was_loaded_with_another_keeps_it(tiny: Base, kind: str) -> None:
-    model: Any = AutoModel.from_config(tiny.model.config, attn_implementation=kind)
+    model: Any = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        tiny.model.config, attn_implementation=kind
+    )
     assert learns_fast(model).config._attn_implementation == kind

@@ -90,7 +90,7 @@ def test_the_files_give_the_same_model_to_the_trainer_and_to_a_host(tiny: Base, 
     again = reopened(encoder_of(tiny, rows), method, files | head_file(own))
     torch.testing.assert_close(again.outputs([{"at": at} for at in range(10)]), wanted, rtol=1e-5, atol=1e-5)
     assert again.files().keys() == (files | head_file(own)).keys()
-    whole = whole_encoder(method, again.files(), lambda: tiny, lambda _: lambda _: rows.ids)
+    whole = whole_encoder(method, again.files(), lambda: tiny, lambda _: lambda _: list(rows.ids))
     found = whole.answer([{}] * 10)
     assert found.tokens == tuple(map(len, rows.ids))
     assert whole.held > 0

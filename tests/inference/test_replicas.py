@@ -114,7 +114,8 @@ class Handle:
 
     async def _exchange(self, call: Outgoing) -> Incoming:
         await self._up.wait()
-        return await self._living(self._mailbox.exchange(call))
+        came: Incoming = await self._living(self._mailbox.exchange(call))
+        return came
 
     async def _stay(self, seconds: float) -> None:
         await self._up.wait()

@@ -64,6 +64,11 @@ class Trial:
         later = [at for at in range(epoch, self.run.steps, epoch) if at > rungs[-2]]
         return sorted({*rungs, *later})
 
+    @property
+    def far(self) -> bool:
+        """Whether it is past all rungs but the last, in the part of the schedule in which a run settles."""
+        return self.step > rung_steps(self.run.steps)[-2]
+
     def line(self) -> dict[str, Any]:
         """For the board."""
         recipe = self.recipe.facts(self.method)
