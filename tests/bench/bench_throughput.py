@@ -50,7 +50,7 @@ def run(*, full: bool) -> list[dict[str, str]]:
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(3 if full else 1):
         for name, (way, _goal) in ways.items():
-            rates[name].append(alone(way, 60 if full else 15))
+            rates[name].append(alone(way, 30 if full else 10))
     mine = rates["Tilth"]
     return [
         {"way": name, "rows/s": f"{statistics.median(each):,.0f}", "goal": ways[name][1],
