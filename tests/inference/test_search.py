@@ -244,7 +244,7 @@ def attempts(place: Any, tiny: Base, monkeypatch: pytest.MonkeyPatch) -> Attempt
 
 
 def test_a_search_shows_every_trial_and_leaves_the_best_as_a_model(attempts: Attempts) -> None:
-    assert attempts.run(**SEARCH, method="lora") is EventKind.SUCCEEDED
+    assert attempts.run(**SEARCH) is EventKind.SUCCEEDED
     report = attempts.last(EventKind.SUCCEEDED)["report"]
     line = next(each for each in report["leaderboard"] if each["name"] == "search")
     trials = line["trials"]

@@ -137,14 +137,14 @@ class Hunt:
         trial.facts = {"score": round(score, 6), "interval": self._interval(outputs)}
         if self._is_best(trial):
             self._best = {**trial.run.model.learned(), "valid": outputs}
-            self._best_line = {**trial.line(), "rank": [trial.far, trial.score], "params": trial.params}
+            self._best_line = {**trial.line(), "standing": [trial.far, trial.score], "params": trial.params}
 
     def _is_best(self, trial: Trial) -> bool:
         """Of two that are equal the earlier one, whoever was judged first.
 
         One that has gone far goes before all that have not: of many early scores the best is so by luck, too.
         """
-        best: list[Any] = self._best_line.get("rank", [False, float("-inf")])
+        best: list[Any] = self._best_line.get("standing", [False, float("-inf")])
         number: int = self._best_line.get("trial", trial.number)
         own = [trial.far, trial.score]
         return own > best or (own == best and trial.number < number)
@@ -202,7 +202,7 @@ class Hunt:
     def _found(self) -> Found | None:
         if not self._best:
             return None
-        line = {name: value for name, value in self._best_line.items() if name not in ("rank", "params", "state")}
+        line = {name: value for name, value in self._best_line.items() if name not in ("standing", "params", "state")}
         params, space = self._best_line["params"], self.ground.space
         method, encoder = space.method(params), self.ground.encoder(params)
         changes = METHODS[method].files(of_encoder(self._best), encoder.base, space.recipe(params))
