@@ -2,12 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Callable
 
 import pytest
 
 from inference import exchange
 from inference.exchange import CALLS, Forgot, HostBroke, Incoming, Line, Mailbox, Outgoing
+from tests.inference.waiting import until
 
 
 class Gone(Exception):
@@ -167,11 +167,3 @@ async def test_a_caller_that_has_died_is_forgotten_with_its_questions(
     assert await line(wire).ask("echo", (2, 0)) == (2, 0)
     await until(lambda: 1 not in wire.host.under_way)
     task.cancel()
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(5000):
-        if holds():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen in time")

@@ -18,6 +18,7 @@ from inference.exchange import Incoming, Mailbox, Outgoing
 from inference.faults import Faulty
 from inference.replicas import Replica, Replicas, ranked
 from inference.settings import settings as read
+from tests.inference.waiting import until
 
 KEYS = [f"sha256:{number:064x}" for number in range(3000)]
 NAMES = st.lists(st.from_regex(r"[a-z0-9-]{1,12}", fullmatch=True), min_size=1, max_size=8, unique=True)
@@ -157,14 +158,6 @@ class House:
 
     async def sees(self, name: str, *, here: bool) -> None:
         await until(lambda: self.members[name].here is here)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(5000):
-        if holds():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("it did not happen in time")
 
 
 BEAT_S, PATIENCE_S = 0.02, 0.05
