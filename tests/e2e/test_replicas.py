@@ -85,13 +85,13 @@ def replicas(product: Product) -> dict[str, int]:
 
 
 def answered(product: Product, name: str) -> int:
-    """Predictions that a replica, whatever its process, has answered; by Serve's own log of each."""
+    """Calls that a replica, whatever its process, has answered; by Serve's own log of each."""
     logs = (product.var / "ray" / "session_latest" / "logs" / "serve").glob(f"replica_{name}_*.log")
-    return sum(log.read_text().count(" CALL predict OK ") for log in logs)
+    return sum(log.read_text().count(" CALL exchange OK ") for log in logs)
 
 
 def who_answers(product: Product, client: OpenAI, homes: dict[str, Model], model: Model) -> str:
-    """The replica in whose log one more prediction stands."""
+    """The replica in whose log one more call stands: one prediction alone is one call."""
     before = {name: answered(product, name) for name in homes}
     model.ask(client)
 
