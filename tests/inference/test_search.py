@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from inference.engine.heads import Head, read_head
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.search.candidate import Search
 from inference.engine.search.halving import FACTOR, Halving, rung_steps
+from inference.engine.search.hunt import Hunt
 from inference.engine.search.leg import Leg, Stepped
 from inference.engine.search.sampler import Told
 from inference.engine.search.space import Space
@@ -183,6 +185,16 @@ def test_the_better_of_all_that_reached_a_rung_go_on_and_at_least_one_of_each_ro
         assert not left or max(left) <= min(kept)
         distinct = len(set(seen)) == len(seen)
         assert not distinct or len(kept) <= max(1, len(seen) // FACTOR)
+
+
+def test_trials_stand_among_those_of_their_method() -> None:
+    """Early on whatever moves little is ahead."""
+    scores = [(Method.LORA, 0.2), (Method.LORA, 0.3), (Method.BITFIT, 0.8), (Method.BITFIT, 0.9), (Method.LORA, 0.1)]
+    nothing: Any = None
+    hunt = Hunt(nothing, trials=8, rows_at_once=8, session=nothing)
+    live: Any = [SimpleNamespace(number=at, method=method, score=score) for at, (method, score) in enumerate(scores)]
+    hunt.live = live
+    assert hunt._promoted() == {1, 3}
 
 
 def test_the_first_trial_is_the_recipe_that_is_taken_without_a_search() -> None:

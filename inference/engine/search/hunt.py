@@ -54,7 +54,8 @@ class Hunt:
     board: dict[int, dict[str, Any]] = field(default_factory=dict)
     _best: dict[str, Tensor] = field(default_factory=dict)
     _best_line: dict[str, Any] = field(default_factory=dict)
-    _halving: Halving = field(default_factory=Halving)
+    _halvings: dict[str, Halving] = field(default_factory=dict)
+    """By method."""
     _level: int = 0
     _tokens: int = 0
     _runner: Runner = field(default_factory=Here)
@@ -92,14 +93,26 @@ class Hunt:
             self._ask()
         self._climb({each.number: rung_steps(each.run.steps)[self._level] for each in self.live})
         ahead = self._level < RUNGS
-        scores = [each.score for each in self.live]
-        going = self._halving.promoted(self._level, scores) if ahead else [False] * len(scores)
-        for trial, goes_on in zip(self.live, going, strict=True):
-            if not goes_on or trial.state == "diverged":
+        going = self._promoted() if ahead else set[int]()
+        for trial in self.live:
+            if trial.number not in going or trial.state == "diverged":
                 self._end(trial, whole=not ahead)
         self.live = [each for each in self.live if each.state == "running"]
         self._level += 1
         self._keep()
+
+    def _promoted(self) -> set[int]:
+        """Numbers of those that go on: each trial stands among those of its method.
+
+        One that moves little is ahead while the others warm up, and behind when they have settled.
+        """
+        going = set[int]()
+        for method in dict.fromkeys(each.method for each in self.live):
+            own = [each for each in self.live if each.method is method]
+            halving = self._halvings.setdefault(method.value, Halving())
+            promoted = halving.promoted(self._level, [each.score for each in own])
+            going |= {each.number for each, goes_on in zip(own, promoted, strict=True) if goes_on}
+        return going
 
     def _climb(self, rung: dict[int, int]) -> None:
         """Leg by leg, whoever goes them."""
@@ -174,7 +187,7 @@ class Hunt:
         state = {
             "ended": [asdict(told) for told in self.ended], "live": [trial.plain() for trial in self.live],
             "board": list(self.board.values()), "best": self._best_line, "level": self._level,
-            "scores": {str(rung): scores for rung, scores in self._halving.scores.items()}, "tokens": self._tokens,
+            "scores": {name: halving.scores for name, halving in self._halvings.items()}, "tokens": self._tokens,
         }  # fmt: skip
         at = Progress(NAME, self.ground.space.rung, self._steps, 0, 0, first=self._first, state=state)
         self.session.keeper.keep_running(at, tensors, {})
@@ -188,7 +201,7 @@ class Hunt:
         self.ended = [Told(**told) for told in state["ended"]]
         self.board = {line["trial"]: line for line in state["board"]}
         self._best, self._best_line = below("best.", tensors), state["best"]
-        self._halving = Halving({int(rung): scores for rung, scores in state["scores"].items()})
+        self._halvings = {name: Halving(_numbered(scores)) for name, scores in state["scores"].items()}
         self._level, self._tokens = state["level"], state["tokens"]
         self.live = [self.ground.begun(facts["number"], facts["params"]) for facts in state["live"]]
         for trial, facts in zip(self.live, state["live"], strict=True):
@@ -216,6 +229,11 @@ class Hunt:
 def handicap(method: Method) -> float:
     """By how much a model of its own must be better than one that shares its base with others."""
     return 0.0 if METHODS[method].served_by is ServedBy.STACKED else LEAST_GAIN
+
+
+def _numbered(scores: dict[str, list[float]]) -> dict[int, list[float]]:
+    """By rung: JSON's keys are texts."""
+    return {int(rung): found for rung, found in scores.items()}
 
 
 def _said(line: dict[str, Any]) -> str:
