@@ -13,6 +13,7 @@ from tilth.contract.learning import Method
 from tilth.contract.vertical import BaseModelOffer
 from tilth.core import ids
 from tilth.core.errors import Invalid, NotFound
+from tilth.core.money import MICRO_PER_CENT, dollars
 from tilth.dashboard.pages import page, show
 from tilth.datasets.features import KINDS
 from tilth.datasets.models import DatasetVersion, File
@@ -56,7 +57,16 @@ def job(request: HttpRequest, principal: Principal, job: str) -> HttpResponse:
     events, _ = selectors.event_list(tenant=principal.tenant, job=wanted, limit=30)
     part = "job_watch.html" if request.headers.get("HX-Request") else "job.html"
     context = {"job": shape, "events": events, "ended": shape["status"] in ENDED, "results": result_files(view.job)}
+    context["estimate"] = _estimate(shape["estimate"])
     return show(request, principal, part, page="jobs", percent=round(100 * shape["progress"]), **context)
+
+
+def _estimate(told: dict[str, Any] | None) -> str:
+    """In a sentence; cents are rounded up."""
+    if told is None:
+        return ""
+    expected, most = (dollars(-(-told[name] // MICRO_PER_CENT)) for name in ("cost_micro_usd", "at_most_micro_usd"))
+    return f"about {told['seconds']:,} s, {expected}; at most {told['at_most_seconds']:,} s, {most}"
 
 
 @require_POST

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -138,3 +139,4 @@ def test_a_finished_jobs_files_are_the_customers_and_its_page_offers_them(
     page = tenant.browser.get(f"/jobs/{shape['id']}").content.decode()
     for file, (filename, _) in zip(shape["result_files"], files.items(), strict=True):
         assert f'<a href="/v1/files/{file}/content" download="{filename}">' in page
+    assert re.search(r"<dd>about [\d,]+ s, \$\d+\.\d\d; at most [\d,]+ s, \$\d+\.\d\d</dd>", page)
