@@ -8,7 +8,7 @@ Nobody waits for a neighbour: a call comes back as soon as anything is done, or 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -137,7 +137,8 @@ class Line:
         self._died = died
         self._caller = uuid4().hex
         self._host = ""
-        self._number = 0
+        self._number = self._sent = 0
+        """The highest so far, and the highest that has left."""
         self._waiting: dict[int, Question] = {}
         self._dropped: list[int] = []
         self._asked: dict[int, asyncio.Future[Any]] = {}
@@ -165,25 +166,27 @@ class Line:
             return
         call = Outgoing(self._caller, self._host, tuple(self._waiting.values()), tuple(self._dropped))
         self._waiting, self._dropped, self._calls = {}, [], self._calls + 1
-        task = asyncio.get_running_loop().create_task(self._call(call))
+        before, self._sent = self._sent, self._number
+        task = asyncio.get_running_loop().create_task(self._call(call, before, self._sent))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _call(self, call: Outgoing) -> None:
+    async def _call(self, call: Outgoing, before: int, last: int) -> None:
+        """One call; questions up to ``before`` left earlier, those up to ``last`` with it."""
         try:
             came = await self._remote(call)
         except Exception as error:  # whoever asked gets it
             self._host = "" if isinstance(error, self._died) else self._host
-            self._fail(error, spare=self._waiting)
+            self._fail(error, last)
         else:
-            self._take(call, came)
+            self._take(came, before)
         finally:
             self._calls -= 1
             self._send()
 
-    def _take(self, call: Outgoing, came: Incoming) -> None:
-        if self._host not in ("", came.host):  # the process that had the others is gone
-            self._fail(Forgot(), spare=[*self._waiting, *(question.number for question in call.questions)])
+    def _take(self, came: Incoming, before: int) -> None:
+        if self._host not in ("", came.host):  # the process that had the earlier ones is gone
+            self._fail(Forgot(), before)
         self._host = came.host
         for number, answer in came.answers:
             if (asked := self._asked.pop(number, None)) and not asked.done():
@@ -192,7 +195,8 @@ class Line:
                 else:
                     asked.set_result(answer)
 
-    def _fail(self, error: Exception, *, spare: Sequence[int] | dict[int, Question]) -> None:
-        for number in [number for number in self._asked if number not in spare]:
+    def _fail(self, error: Exception, last: int) -> None:
+        """Of questions up to a number: what left later is on its way to whoever is there now."""
+        for number in [number for number in self._asked if number <= last]:
             if not (asked := self._asked.pop(number)).done():
                 asked.set_exception(error)

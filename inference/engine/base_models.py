@@ -52,6 +52,8 @@ def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
         raise JobFault("licence_refused", f"{offer.id} has the licence {offer.licence}; only commercial use is offered")
     from transformers import AutoModel, AutoTokenizer
 
+    from inference.engine.attention import learns_fast
+
     place, revision = _place(offer, models)
     options = {"revision": revision} if revision else {}
     try:
@@ -59,8 +61,6 @@ def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
         model = AutoModel.from_pretrained(place, trust_remote_code=False, use_safetensors=True, **options)
     except (OSError, ValueError) as cause:
         raise JobFault("base_model_unavailable", f"{offer.id} cannot be loaded from {offer.source}: {cause}") from cause
-    from inference.engine.attention import learns_fast
-
     return Base(offer.id, offer.revision, learns_fast(model.eval().requires_grad_(False)), tokenizer)
 
 

@@ -6,11 +6,9 @@ on MiniLM-L6 and named so; ``tests/bench/bench_memory.py`` puts predicted beside
 
 from dataclasses import dataclass
 
-from inference.engine.spill import held, spills
+from inference.engine.spill import FLOAT, held, spills
 
 MIB = 1 << 20
-FLOAT = 4
-"""Bytes of an fp32 number."""
 KERNELS = 100 * MIB
 """Measured: the library's compiled kernels, packed weights and threads, after the first forwards."""
 SLACK = 1.9

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from inference.adapters.folder import adapter_files
 from inference.adapters.pooling import mean_pooled
+from inference.engine.adapting.classifier import logits_of
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.candidate import Lesson, Outcome, Session
@@ -99,11 +100,7 @@ class ProbeModel:
 
     def outputs(self, rows: Sequence[Row]) -> Tensor:
         """[rows, width]."""
-        examples = self.encoder.examples(rows)
-        made = torch.zeros(len(examples), len(self.head.bias))
-        for batch, found in feature_batches(self.encoder.base, by_length(examples, FEATURE_BATCH)):
-            made[batch.rows] = self.head.logits(found)
-        return made
+        return logits_of(self.encoder.base.model, self.head, self.encoder.examples(rows))
 
     def files(self) -> dict[str, bytes]:
         """peft's files of an adapter of zeros, and the head."""

@@ -17,6 +17,7 @@ from tilth.contract.messages import Row
 from torch import Tensor
 
 FLOAT = 4
+"""Bytes of an fp32 number."""
 KEPT = 256 << 20
 """Bytes of a matrix that is held in memory; a larger one is mapped from a file."""
 WRITTEN = 1 << 20

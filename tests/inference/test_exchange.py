@@ -146,6 +146,29 @@ async def test_whoever_is_being_answered_hears_of_a_death_and_whoever_waits_is_a
     assert await asyncio.wait_for(asking.ask("echo", (9, 0)), 5) == (9, 0)
 
 
+async def test_two_calls_that_die_end_no_question_that_left_after_the_first_was_heard_of(wire: Wire) -> None:
+    died: list[asyncio.Future[Incoming]] = []
+
+    async def remote(call: Outgoing) -> Incoming:
+        if len(died) == CALLS:
+            return await wire.remote(call)
+        died.append(asyncio.get_running_loop().create_future())
+        return await died[-1]
+
+    asking = Line(remote, (Gone,))
+    lost = [asyncio.create_task(asking.ask("echo", (name, 0))) for name in range(CALLS)]
+    await until(lambda: len(died) == CALLS)
+    later = asyncio.create_task(asking.ask("echo", (9, 20)))
+    await asyncio.sleep(0)
+    for each in died:
+        each.set_exception(Gone())
+        await asyncio.sleep(0.005)
+    assert await asyncio.wait_for(later, 5) == (9, 20)
+    for task in lost:
+        with pytest.raises(Gone):
+            await task
+
+
 async def test_another_process_that_answers_ends_the_questions_of_the_former(wire: Wire) -> None:
     """The call that would have raised had come back before the death, so only the next process can tell."""
     asking = line(wire)
