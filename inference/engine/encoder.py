@@ -1,7 +1,7 @@
 """A base that reads texts, over one lesson: what the probe and every way to adapt share."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,8 @@ class TextEncoder:
     lesson: Lesson
     encode: Encode
     options: TrainingOptions
+    names: Mapping[int, Row] = field(default_factory=dict)
+    """By a label's number the row that says what it is called, for as long as a task has such."""
 
     @cached_property
     def train(self) -> Examples:
@@ -38,6 +40,11 @@ class TextEncoder:
     def validation(self) -> Examples:
         """Validation rows."""
         return Examples(self._encoded(self.lesson.validation), self.lesson.validation_targets)
+
+    @cached_property
+    def named(self) -> Examples:
+        """What labels are called, each as an example of its label."""
+        return Examples(self._encoded(list(self.names.values())), torch.tensor(list(self.names), dtype=torch.long))
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -15,6 +15,7 @@ from inference.engine.data import Splits
 from inference.engine.doubts import advice, suspects
 from inference.engine.evaluate import interval
 from inference.engine.ladder import Climbed
+from inference.engine.limits import ran_out
 from inference.engine.spill import picked
 from inference.engine.task import Compares, Features, Task
 
@@ -88,14 +89,18 @@ def _interval(lesson: Lesson, outputs: Tensor, targets: Tensor) -> list[float]:
 
 
 def _baselines(task: Task, lesson: Lesson, splits: Splits, targets: Tensor, *, with_baseline: bool) -> dict[str, float]:
-    """Scores, on the known rows of test, of a constant answer and of the task's plain way."""
+    """Scores, on the known rows of test, of a constant answer and, if memory does, of the task's plain way."""
     known = lesson.objective.known(targets)
     if not known.any():
         return {}
     found = {"majority": constant(lesson, targets[known])}
     if with_baseline and isinstance(task, Compares):
         rows = picked(splits.test, known)
-        found |= task.baseline(lesson, rows, targets[known])
+        try:
+            found |= task.baseline(lesson, rows, targets[known])
+        except (MemoryError, RuntimeError, ImportError) as error:  # there is a model: it needs no company
+            if not ran_out(error):
+                raise
     return {name: round(value, 6) for name, value in found.items()}
 
 

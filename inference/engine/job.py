@@ -13,8 +13,9 @@ from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.registry import vertical
 
 from inference.engine import limits
+from inference.engine.again import learned_again
 from inference.engine.base_models import Base
-from inference.engine.candidate import Candidate, Lesson
+from inference.engine.candidate import Candidate, Lesson, Session
 from inference.engine.checkpoints import write_folder
 from inference.engine.data import Splits, read_splits
 from inference.engine.errors import JobFault, Stopped
@@ -133,6 +134,8 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     fits = preflight(wished, len(splits.test), baseline, attempt.memory, attempt.spool)
     _plan(reporter, fits.candidates, len(splits.test))
     climbed = Ladder(fits.candidates, lesson, spec.options, reporter, keeper, attempt.hire).climb()
+    session = Session(reporter, keeper, climbed.done, attempt.hire)
+    climbed = learned_again(fits.candidates, lesson, climbed, session)
     attempt.spool.emit(EventKind.MESSAGE, f"Chosen: {climbed.outcome.name}. {climbed.reason}.")
     done = finish(spec, task, features, lesson, splits, climbed, with_baseline=fits.with_baseline)
     model = climbed.outcome.model

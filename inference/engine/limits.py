@@ -20,8 +20,11 @@ LARGEST_KEPT = 32 * MIB
 MOST_KEPT = 256 * MIB
 """At the end of the heap; beyond, all of it goes back."""
 
-REFUSALS = ("allocate memory", "out of memory", "bad_alloc", "could not create a ", "could not execute a primitive")
-"""Words of torch on the CPU, on a GPU, of C++, and of oneDNN, which says no more when its scratch is refused."""
+REFUSALS = ("allocate memory", "out of memory", "bad_alloc", "could not create a ", "could not execute a primitive",
+            "cannot map zero-fill pages", "failed to map segment")  # fmt: skip
+"""Words of torch on the CPU, on a GPU, of C++, of oneDNN, which says no more when its scratch is refused, and of the
+loader of a library that is imported late.
+"""
 
 
 def trainer_memory(trainers: int, asked_mb: int = 0) -> int:
@@ -63,10 +66,10 @@ def capped(by: int) -> Iterator[None]:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory was refused: Python's, torch's on the CPU, torch's on a GPU, oneDNN's."""
+    """Whether an error says that memory was refused: Python's, torch's on CPU or GPU, oneDNN's, the loader's."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in REFUSALS)
+    return isinstance(error, (RuntimeError, ImportError)) and any(words in str(error) for words in REFUSALS)
 
 
 def keep_freed() -> None:

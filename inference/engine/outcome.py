@@ -10,6 +10,11 @@ from inference.engine.evaluate import interval
 
 LEAST_GAIN = 0.001
 """A gain under 0.1 points goes to the cheaper one."""
+SURE = 500
+"""Judged rows, below which a gain must exceed its standard error, too: the best of some epochs is often luck there.
+
+The one-standard-error rule (Breiman et al. 1984, section 3.4.3).
+"""
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,18 @@ class Comparison:
     gain: float
     low: float
     high: float
+    rows: int
+    """By which both were judged."""
+
+    @property
+    def error(self) -> float:
+        """The gain's standard error, by the width of its interval."""
+        return (self.high - self.low) / 3.92
 
     @property
     def worth_it(self) -> bool:
         """Whether the dearer one is kept."""
-        return self.gain >= LEAST_GAIN
+        return self.gain >= LEAST_GAIN and (self.rows >= SURE or self.gain > self.error)
 
 
 def compare(dearer: Outcome, cheaper: Outcome, lesson: Lesson) -> Comparison:
@@ -37,7 +49,7 @@ def compare(dearer: Outcome, cheaper: Outcome, lesson: Lesson) -> Comparison:
         return objective.resampled(new, targets, draws) - objective.resampled(old, targets, draws)
 
     gain = objective.score(new, targets) - objective.score(old, targets)
-    return Comparison(gain, *interval(gained, len(targets)))
+    return Comparison(gain, *interval(gained, len(targets)), len(targets))
 
 
 def unseen(outcome: Outcome, lesson: Lesson, *, crossed: bool) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from tilth.contract.learning import Rung
 from tilth.contract.messages import Row, ServedBy
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.adapters.folder import adapter_files
 from inference.adapters.pooling import mean_pooled
@@ -19,52 +19,30 @@ from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.crossing import crossed, folds, groups_of
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached
+from inference.engine.fitting import Fitted, LiveHead, Taught, fit_linear, fit_probe
 from inference.engine.heads import Head, head_file, read_head, unchanged
-from inference.engine.memory import FITTED, need
-from inference.engine.objectives.objective import Objective
+from inference.engine.memory import need
 from inference.engine.precision import autocast
 from inference.engine.reporting import Reporter
 from inference.engine.spill import spills, zeros
 from inference.engine.task import Examples
 
-STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0)
-"""Inverse regularisation C, as scikit-learn counts it; chosen on validation."""
 FEATURE_BATCH = 64
 SHARES = (1, 2)
 """Of crossing's five folds, for the learning curve."""
-MAX_ITERATIONS = 60
+NAMED = 50
+"""Rows for each label, up to which it is tried whether what labels are called helps (banking77: at 5 by two points, at
+10 by half a point).
+"""
+NAMES = "names"
+"""In the facts of an outcome: that they helped."""
 
-LIVE_RATE = 0.1
-"""Adam's learning rate for the head that learns beside the features; unit vectors want large weights."""
 
 PROBE = "probe"
 """Its name on the job's own base; ``probe-2`` … on others."""
 
 Tick = Callable[[int], None]
 """Called after each batch with the rows done; may raise Stopped or BudgetReached."""
-
-
-class LiveHead:
-    """A head that learns from each batch of features as it comes: a loss to show at once, and where the fit starts."""
-
-    def __init__(self, hidden: int, objective: Objective) -> None:
-        self._objective = objective
-        self._linear = nn.Linear(hidden, objective.width)
-        nn.init.zeros_(self._linear.weight)
-        nn.init.zeros_(self._linear.bias)
-        self._optimiser = torch.optim.Adam(self._linear.parameters(), lr=LIVE_RATE)
-
-    def step(self, vectors: Tensor, targets: Tensor) -> float:
-        """One step on vectors [batch, hidden]; the batch's mean loss before it."""
-        loss = self._objective.loss(self._linear(vectors), targets).mean()
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-        return float(loss.item())
-
-    def head(self) -> Head:
-        """What it has learned."""
-        return Head(self._linear.weight.detach(), self._linear.bias.detach())
 
 
 def frozen_features(base: Base, examples: Examples, tick: Tick) -> Tensor:
@@ -155,23 +133,49 @@ class Probe:
         known = encoder.lesson.known
         seen = valid if known.all() else valid[known]
         judged = seen, encoder.validation.targets[known]
-        head, strength = fit_probe(train, encoder.train.targets, *judged, live, objective)
+        taught = Taught(train, encoder.train.targets)
+        found = fit_probe(taught, *judged, live, objective)
+        if names := self._names(tick):
+            more = replace(taught, named=names)
+            named = fit_probe(more, *judged, live, objective)
+            taught, found = (more, named) if named.score >= found.score else (taught, found)
+        head = found.head
         outputs = head.logits(valid)
         title = self.title.removeprefix("the ")
         report_scores(session.reporter, encoder.lesson, title[0].upper() + title[1:], self.name, 0, outputs)
-        facts: dict[str, Any] = {"strength": strength}
+        facts: dict[str, Any] = {"strength": found.strength}
+        facts |= {NAMES: True} if taught.named else {}
         facts |= {} if self.name == PROBE else {"base_model": encoder.base.id}
         tokens = int(encoder.train.lengths.sum())
         others = None
         if self.crossed and not spills(*train.shape):
             with suppress(BudgetReached):  # there is a model: the budget has ended its comparison, not the job
-                others = _crossed(train, encoder.lesson, strength, head, session)
-                facts["curve"] = _curve(train, encoder.lesson, strength, (head, judged))
+                others = _crossed(taught, encoder.lesson, found, session)
+                facts["curve"] = _curve(taught, encoder.lesson, found, judged)
         return Outcome(self.name, self.rung, ProbeModel(encoder, head), outputs, others, tokens, facts)
 
     def reopen(self, files: Mapping[str, bytes]) -> ProbeModel:
         """From the head."""
         return ProbeModel(self.encoder, read_head(files))
+
+    def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> ProbeModel:
+        """Of the same strength, with names if those helped."""
+        encoder = replace(self.encoder, lesson=lesson)
+
+        def tick(rows: int) -> None:
+            session.reporter.check(session.keeper.step)
+
+        vectors = frozen_features(encoder.base, encoder.train, tick)
+        taught = Taught(vectors, lesson.train_targets, self._names(tick) if NAMES in outcome.facts else None)
+        head = fit_linear(*taught.all(), outcome.facts["strength"], head_of(outcome), lesson.objective)
+        return ProbeModel(self.encoder, head)
+
+    def _names(self, tick: Tick) -> tuple[Tensor, Tensor] | None:
+        """(vectors [names, hidden], targets [names]) of what labels are called, where rows are so few that it helps."""
+        encoder = self.encoder
+        if not encoder.names or len(encoder.train) > NAMED * encoder.lesson.objective.width:
+            return None
+        return frozen_features(encoder.base, encoder.named, tick), encoder.named.targets
 
     def _features_of_train(self, reporter: Reporter, tick: Tick) -> tuple[Tensor, Head]:
         """Features of the training rows, and a head that learned from each batch as it came."""
@@ -188,35 +192,40 @@ class Probe:
         return vectors, live.head()
 
 
+def head_of(outcome: Outcome) -> Head:
+    """A probe's."""
+    if not isinstance(outcome.model, ProbeModel):
+        raise TypeError(f"{outcome.name} is a {type(outcome.model).__name__}; expected a probe")
+    return outcome.model.head
+
+
 def probe_name(number: int) -> str:
     """Of the probe on a job's base of that number, from 0."""
     return f"{PROBE}-{number + 1}" if number else PROBE
 
 
-def _crossed(train: Tensor, lesson: Lesson, strength: float, start: Head, session: Session) -> Tensor:
+def _crossed(taught: Taught, lesson: Lesson, found: Fitted, session: Session) -> Tensor:
     """[training rows, width]: each row by a head of the same strength that has not seen it."""
-    targets, objective = lesson.train_targets, lesson.objective
+    objective = lesson.objective
 
     def fit(rows: Tensor, held: Tensor) -> Head:
         session.reporter.check(session.keeper.step)
-        return fit_linear(train[rows], targets[rows], strength, start, objective)
+        return fit_linear(*taught.of(rows), found.strength, found.head, objective)
 
-    fold = folds(targets, lesson.seed, groups_of(lesson.train))
-    return crossed(fold, objective.width, fit, lambda head, rows: head.logits(train[rows]))[1]
+    fold = folds(taught.targets, lesson.seed, groups_of(lesson.train))
+    return crossed(fold, objective.width, fit, lambda head, rows: head.logits(taught.vectors[rows]))[1]
 
 
-def _curve(
-    train: Tensor, lesson: Lesson, strength: float, whole: tuple[Head, tuple[Tensor, Tensor]]
-) -> list[list[float]]:
+def _curve(taught: Taught, lesson: Lesson, found: Fitted, judged: tuple[Tensor, Tensor]) -> list[list[float]]:
     """[rows, score on validation] of heads that learned from a fifth, from two fifths, and from all rows."""
-    head, (valid, targets) = whole
+    valid, targets = judged
     objective, made = lesson.objective, list[list[float]]()
     fold = folds(lesson.train_targets, lesson.seed, groups_of(lesson.train))
     for parts in SHARES:
         rows = torch.nonzero(fold < parts).flatten()
-        found = fit_linear(train[rows], lesson.train_targets[rows], strength, head, objective)
-        made.append([len(rows), objective.score(found.logits(valid), targets)])
-    return [*made, [len(train), objective.score(head.logits(valid), targets)]]
+        fitted = fit_linear(*taught.of(rows), found.strength, found.head, objective)
+        made.append([len(rows), objective.score(fitted.logits(valid), targets)])
+    return [*made, [len(taught.vectors), objective.score(found.head.logits(valid), targets)]]
 
 
 def report_scores(
@@ -230,46 +239,3 @@ def report_scores(
     told = f"{name}: validation {selects}={scores[f'valid_{selects}']:.4f}, loss={loss:.4f}"
     reporter.scores(told, rung=rung, step=step, **scores)
     return scores
-
-
-def fit_probe(
-    train: Tensor, targets: Tensor, valid: Tensor, valid_targets: Tensor, start: Head, objective: Objective
-) -> tuple[Head, float]:
-    """The head whose strength scores best on validation (the stronger penalty on a tie), and that C."""
-    best: tuple[float, Head, float] | None = None
-    for strength in STRENGTHS:
-        start = fit_linear(train, targets, strength, start, objective)
-        score = objective.score(start.logits(valid), valid_targets)
-        if best is None or score > best[0]:
-            best = (score, start, strength)
-    if best is None:
-        raise AssertionError("STRENGTHS is not empty")
-    return best[1], best[2]
-
-
-def fit_linear(
-    vectors: Tensor, targets: Tensor, strength: float, start: Head, objective: Objective, *, least_change: float = 1e-9
-) -> Head:
-    """The objective's linear model by L-BFGS; the penalty is ‖W‖² / (2·C·n) beside the mean loss.
-
-    Ends at MAX_ITERATIONS, or when a step changes neither loss nor weights by ``least_change``.
-
-    Of labels this is multinomial logistic regression with scikit-learn's C.
-    """
-    weight, bias = start.weight.clone().requires_grad_(), start.bias.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS(
-        [weight, bias], max_iter=MAX_ITERATIONS, tolerance_change=least_change, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        whole = weight.square().sum() / (2 * strength * len(targets))
-        whole.backward()  # type: ignore[no-untyped-call]
-        for part, wanted in zip(torch.split(vectors, FITTED), torch.split(targets, FITTED), strict=True):
-            loss = objective.loss(part @ weight.T + bias, wanted).mean() * (len(part) / len(vectors))
-            loss.backward()  # type: ignore[no-untyped-call]
-            whole = whole.detach() + loss.detach()
-        return whole
-
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
-    return Head(weight.detach(), bias.detach())

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from inference.engine.candidate import Session
 from inference.engine.crossing import crossed
+from inference.engine.fitting import fit_linear
 from inference.engine.heads import Head
 from inference.engine.objectives.objective import Objective
-from inference.engine.probe import fit_linear
 from inference.tabular.columns import Cells, Columns
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson

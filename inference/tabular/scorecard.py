@@ -12,10 +12,10 @@ from torch import Tensor
 
 from inference.engine.candidate import Session
 from inference.engine.crossing import crossed
+from inference.engine.fitting import fit_linear
 from inference.engine.heads import Head
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
-from inference.engine.probe import fit_linear
 from inference.tabular.columns import UNKNOWN, Cells, Columns
 from inference.tabular.learner import Fitted
 from inference.tabular.table import TableLesson

@@ -16,6 +16,7 @@ from inference.engine.objectives.number import Number
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.task import Features
+from inference.tasks.naming import spoken
 
 
 class Way(Protocol):
@@ -29,6 +30,9 @@ class Way(Protocol):
 
     def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         """Targets, rows first."""
+
+    def names(self, features: Features) -> dict[int, str]:
+        """By a class's number what its label says; nothing where a row is not of one class."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Target:
         """Targets, rows first; unknown where a row has none, or a label that training has not."""
         return self.way.of(rows, features)
 
+    def names(self, features: Features) -> dict[int, str]:
+        """By a class's number what its label says; empty where a row is not of one class."""
+        return self.way.names(features)
+
 
 @dataclass(frozen=True)
 class _Numbers:
@@ -76,6 +84,9 @@ class _Numbers:
 
     def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         return tensor([float("nan") if (n := self._number(row)) is None else n for row in rows], dtype=float64)
+
+    def names(self, features: Features) -> dict[int, str]:
+        return {}
 
     def _number(self, row: Row) -> float | None:
         found = row.get(self.role)
@@ -101,6 +112,9 @@ class _Labels:
     def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         return self.objective(features).targets(str(row.get(self.role)) for row in rows)
 
+    def names(self, features: Features) -> dict[int, str]:
+        return spoken(_labels(features))
+
     def _label(self, row: Row) -> str | None:
         found = row.get(self.role)
         return None if found is None or str(found) in self.outside else str(found)
@@ -125,6 +139,9 @@ class _Sets:
 
     def of(self, rows: Sequence[Row], features: Features) -> Tensor:
         return self.objective(features).targets(map(self._set, rows))
+
+    def names(self, features: Features) -> dict[int, str]:
+        return {}
 
     def _set(self, row: Row) -> list[str] | None:
         found = row.get(self.role)

@@ -61,7 +61,8 @@ class Text:
         self, lesson: Lesson, features: Features, bases: Sequence[Base], options: TrainingOptions
     ) -> list[Candidate]:
         """A probe on the frozen base, then LoRA."""
-        encoders = [TextEncoder(base, lesson, encoding(self, features, base), options) for base in bases]
+        names = self._names(features)
+        encoders = [TextEncoder(base, lesson, encoding(self, features, base), options, names) for base in bases]
         return encoder_path(encoders, crossed=len(lesson.train) * lesson.objective.width <= MOST_CROSSED)
 
     def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
@@ -84,6 +85,12 @@ class Text:
             return {}
         texts, tests = ([self._joined(row) for row in each] for each in (lesson.train, rows))
         return {"tfidf_svm": tfidf_svm(texts, lesson.train_targets.tolist(), tests, targets.tolist())}
+
+    def _names(self, features: Features) -> dict[int, Row]:
+        """What labels are called, as rows; of pairs none, since a name is no pair."""
+        if len(self._texts) > 1:
+            return {}
+        return {at: {self._texts[0]: name} for at, name in self._target.names(features).items()}
 
     def _joined(self, row: Row) -> str:
         return " ".join(str(row[role]) for role in self._texts)

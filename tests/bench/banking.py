@@ -13,6 +13,7 @@ from inference.engine.base_models import Base
 from inference.engine.candidate import Lesson
 from inference.engine.encoder import TextEncoder
 from inference.engine.objectives.single_label import SingleLabel
+from inference.tasks.naming import spoken
 
 DATA = Path(os.environ.get("TILTH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "banking77"
 MAX_TOKENS = 128
@@ -57,6 +58,7 @@ def lesson(train: list[Row], validation: list[Row], seed: int = 0) -> Lesson:
 
 def encoder(base: Base, found: Lesson, options: TrainingOptions) -> TextEncoder:
     """The base over a lesson."""
+    names: dict[int, Row] = {at: {"text": name} for at, name in spoken(labels()).items()}
     return TextEncoder(
-        base, found, lambda some: base.encode([cast("str", row["text"]) for row in some], MAX_TOKENS), options
+        base, found, lambda some: base.encode([cast("str", row["text"]) for row in some], MAX_TOKENS), options, names
     )

@@ -11,8 +11,9 @@ from inference.engine.base_models import load_base
 from inference.engine.candidate import Lesson
 from inference.engine.crossing import crossed, folds
 from inference.engine.doubts import suspects
+from inference.engine.fitting import Taught, fit_linear, fit_probe
 from inference.engine.heads import Head
-from inference.engine.probe import fit_linear, fit_probe, frozen_features
+from inference.engine.probe import frozen_features
 from tests.bench import banking
 from tests.bench.bench_training import read
 
@@ -43,10 +44,10 @@ def line(lesson: Lesson, train: Tensor, valid: Tensor, lot: int) -> dict[str, st
     targets[flipped] = (targets[flipped] + torch.randint(1, width, (len(flipped),), generator=generator)) % width
     noisy = replace(lesson, train_targets=targets)
     start = Head(torch.zeros(width, train.shape[1]), torch.zeros(width))
-    head, strength = fit_probe(train, targets, valid, lesson.validation_targets, start, lesson.objective)
+    fitted = fit_probe(Taught(train, targets), valid, lesson.validation_targets, start, lesson.objective)
 
     def fit(learns: Tensor, held: Tensor) -> Head:
-        return fit_linear(train[learns], targets[learns], strength, head, lesson.objective)
+        return fit_linear(train[learns], targets[learns], fitted.strength, fitted.head, lesson.objective)
 
     _, outputs = crossed(folds(targets, 0), width, fit, lambda one, held: one.logits(train[held]))
     found = suspects(outputs, noisy)

@@ -81,4 +81,5 @@ class Attempts:
 def options_that_always_climb(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny data are learned by the probe already; LoRA is kept here so that its files can be looked at."""
     monkeypatch.setattr("inference.engine.outcome.LEAST_GAIN", -1.0)
+    monkeypatch.setattr("inference.engine.outcome.SURE", 0)
     monkeypatch.setattr("inference.engine.objectives.single_label.error_upper_bound", lambda *_: 1.0)

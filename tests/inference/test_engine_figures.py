@@ -15,7 +15,7 @@ from inference.engine.evaluate import (
     macro_f1,
     mean_of,
 )
-from inference.engine.outcome import Comparison
+from inference.engine.outcome import SURE, Comparison
 from inference.engine.task import Examples
 
 
@@ -44,9 +44,11 @@ def test_a_mean_of_is_narrower_than_two_unpaired_intervals() -> None:
 
 
 def test_a_tie_goes_to_the_cheaper_rung() -> None:
-    assert not Comparison(0.0, -0.01, 0.01).worth_it
-    assert not Comparison(0.0009, -0.01, 0.01).worth_it
-    assert Comparison(0.001, -0.01, 0.01).worth_it
+    assert not Comparison(0.0, -0.01, 0.01, SURE).worth_it
+    assert not Comparison(0.0009, -0.01, 0.01, SURE).worth_it
+    assert Comparison(0.001, -0.01, 0.01, SURE).worth_it
+    assert not Comparison(0.005, -0.01, 0.01, SURE - 1).worth_it, "within a standard error of 0.0051"
+    assert Comparison(0.006, -0.01, 0.01, SURE - 1).worth_it
 
 
 def test_the_error_bound_of_no_errors_is_wilsons() -> None:

@@ -245,9 +245,20 @@ def test_data_that_do_not_fit_into_memory_give_the_same_model(
     monkeypatch.setattr("inference.engine.spill.KEPT", 1000)
     monkeypatch.setattr("inference.engine.data.FETCHED", 7)
     monkeypatch.setattr("inference.engine.encoder.ENCODED", 11)
-    monkeypatch.setattr("inference.engine.probe.FITTED", 13)
+    monkeypatch.setattr("inference.engine.fitting.FITTED", 13)
     assert attempts.run(2) is EventKind.SUCCEEDED
     held, spilled = (attempts.last(EventKind.SUCCEEDED, attempt) for attempt in (1, 2))
     assert spilled["metrics"] == pytest.approx(held["metrics"], abs=2e-3)
     assert held["report"]["suspects"] is not None
     assert spilled["report"]["suspects"] is None, "cross-fitting would take copies of the features"
+
+
+def test_memory_that_ends_over_the_plain_baseline_costs_no_model(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: object) -> float:
+        raise ImportError("sklearn.so: cannot map zero-fill pages")
+
+    monkeypatch.setattr("inference.tasks.text.tfidf_svm", short)
+    assert attempts.run(highest_rung=Rung.PROBE) is EventKind.SUCCEEDED
+    assert set(attempts.last(EventKind.SUCCEEDED)["report"]["baselines"]) == {"majority"}

@@ -154,6 +154,8 @@ def test_beyond_the_limit_an_allocation_fails_and_behind_it_all_is_as_before() -
             bytearray(512 * MIB)
     assert limits.ran_out(torch_says.value)
     assert limits.ran_out(python_says.value)
+    assert limits.ran_out(ImportError("/lib/ours.so: cannot map zero-fill pages"))
+    assert not limits.ran_out(ImportError("No module named 'sklearn'"))
     assert not limits.ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert len(torch.ones(128 * MIB)) > len(kept)
 

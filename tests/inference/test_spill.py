@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from inference.engine import limits, probe, spill
 from inference.engine.data import read_splits
+from inference.engine.fitting import fit_linear
 from inference.engine.heads import Head
 from inference.engine.objectives.single_label import SingleLabel
-from inference.engine.probe import fit_linear
 from inference.engine.spill import Lazy, Ragged, Rows, joined, mapped, picked, zeros
 
 ROWS = [["é", 1, None, ["a", "b"]], ["", 2.5, '{"x": 1}', []], ["tab\tand\nline", float("inf"), "z" * 100_000, None]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self
 
 import torch
@@ -16,13 +17,13 @@ from inference.engine.adapting.recipe import Recipe
 from inference.engine.adapting.steps import Run
 from inference.engine.base_models import Base
 from inference.engine.batches import batch_of, epoch_order
-from inference.engine.candidate import Outcome, Session
+from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.checkpoints import Progress, optimiser_tensors, restore_optimiser
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached, JobFault, Stopped
 from inference.engine.heads import Head, head_file, read_head
 from inference.engine.memory import Work, need
-from inference.engine.probe import PROBE, ProbeModel, report_scores
+from inference.engine.probe import PROBE, head_of, report_scores
 from inference.engine.reporting import Reporter
 
 PATIENCE = 2
@@ -113,6 +114,23 @@ class Adapt:
         """From the files of its model."""
         return reopened(self.encoder, self.method, files)
 
+    def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
+        """As many epochs as the best took, by the same schedule."""
+        encoder, recipe = replace(self.encoder, lesson=lesson), self.recipe
+        torch.manual_seed(recipe.seed)
+        model = Classifier(encoder.base, probed(session), METHODS[self.method], recipe)
+        orders = [
+            epoch_order(encoder.train, recipe.batch_size, seed=recipe.seed, epoch=at) for at in range(recipe.epochs)
+        ]
+        run = Run(model, recipe, lesson.objective, steps=sum(map(len, orders)), rows_at_once=self.rows_at_once)
+        steps = chain.from_iterable(orders[: outcome.facts["best_epoch"]])
+        for number, rows in enumerate(steps):
+            session.reporter.check(session.keeper.step)
+            loss = run.step(batch_of(encoder.train, rows), number)
+            if not loss < float("inf"):
+                raise JobFault("diverged", f"the loss became {loss} at step {number}; lower learning_rate_multiplier")
+        return adapted(self.encoder, self.method, recipe, model.learned())
+
 
 def work_of(encoder: TextEncoder, method: learning.Method, recipe: Recipe, tests: int, batch: int) -> Work:
     """The shapes of a run by that method."""
@@ -120,6 +138,12 @@ def work_of(encoder: TextEncoder, method: learning.Method, recipe: Recipe, tests
     low = method in (learning.Method.LORA, learning.Method.DORA)
     scaled = method is learning.Method.DORA
     return encoder.work(tests, learns=learns, rank=recipe.rank if low else 0, scaled=scaled, batch=batch)
+
+
+def adapted(encoder: TextEncoder, method: learning.Method, recipe: Recipe, learned: Mapping[str, Tensor]) -> Adapted:
+    """The model of what a classifier has learned."""
+    changes = METHODS[method].files(of_encoder(learned), encoder.base, recipe)
+    return Adapted(encoder, method, changes, Head(learned["head.weight"], learned["head.bias"]))
 
 
 def reopened(encoder: TextEncoder, method: learning.Method, files: Mapping[str, bytes]) -> Adapted:
@@ -227,17 +251,12 @@ class Climb:
     def _best(self, at: Progress, best: Best) -> Outcome | None:
         if best is None:
             return None
-        changes = self._model.method.files(of_encoder(best), self._encoder.base, self._recipe)
-        head = Head(best["head.weight"], best["head.bias"])
-        model = Adapted(self._encoder, self._candidate.method, changes, head)
+        model = adapted(self._encoder, self._candidate.method, self._recipe, best)
         tokens = at.epoch * int(self._encoder.train.lengths.sum())
         facts = {**self._recipe.facts(self._candidate.method), "best_epoch": at.best_epoch + 1, "epochs": at.epoch}
         return Outcome(self._candidate.name, self._candidate.rung, model, best["valid"], None, tokens, facts)
 
 
 def probed(session: Session, name: str = PROBE) -> Head:
-    """The head of the probe of that name."""
-    probe = session.done[name].model
-    if not isinstance(probe, ProbeModel):
-        raise TypeError(f"the candidate before is a {type(probe).__name__}; a method starts from a probe's head")
-    return probe.head
+    """The head of the probe of that name, from which a method starts."""
+    return head_of(session.done[name])

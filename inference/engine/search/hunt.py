@@ -10,14 +10,12 @@ from tilth.contract.learning import Method
 from tilth.contract.messages import ServedBy
 from torch import Tensor
 
-from inference.engine.adapting.classifier import of_encoder
-from inference.engine.adapting.climb import Adapted
+from inference.engine.adapting.climb import Adapted, adapted
 from inference.engine.adapting.methods import METHODS
 from inference.engine.candidate import Lesson, Session
 from inference.engine.checkpoints import Progress, below
 from inference.engine.errors import BudgetReached, Stopped
 from inference.engine.evaluate import interval
-from inference.engine.heads import Head
 from inference.engine.outcome import LEAST_GAIN
 from inference.engine.probe import report_scores
 from inference.engine.search.ground import Ground
@@ -218,9 +216,7 @@ class Hunt:
         line = {name: value for name, value in self._best_line.items() if name not in ("standing", "params", "state")}
         params, space = self._best_line["params"], self.ground.space
         method, encoder = space.method(params), self.ground.encoder(params)
-        changes = METHODS[method].files(of_encoder(self._best), encoder.base, space.recipe(params))
-        head = Head(self._best["head.weight"], self._best["head.bias"])
-        model = Adapted(encoder, method, changes, head)
+        model = adapted(encoder, method, space.recipe(params), self._best)
         board = [self.board[number] for number in sorted(self.board)] + [trial.line() for trial in self.live]
         board.sort(key=lambda line: -line.get("score", float("-inf")))
         return Found(model, self._best["valid"], board, self._tokens, line)
