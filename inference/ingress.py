@@ -27,7 +27,7 @@ from tilth.contract.messages import (
     TrainerEvent,
 )
 
-from inference.door import refusal
+from inference.door import Door
 from inference.faults import Faulty, fault
 from inference.replicas import Replicas
 from inference.storage import Storage
@@ -49,7 +49,7 @@ class Ingress:
     """One for each process; ``pool`` is Ray's handle, or what has its methods' ``remote``; ``hosts`` are by base."""
 
     def __init__(self, key: Ed25519PublicKey, pool: Any, hosts: Mapping[str, Replicas], small: Replicas) -> None:
-        self._key = key
+        self._door = Door(key)
         self._storage = Storage(key)
         self._pool = pool
         self._hosts = dict(hosts)
@@ -57,7 +57,7 @@ class Ingress:
 
     async def answer(self, request: Request) -> Response:
         """Answers one request."""
-        if refused := refusal(self._key, request.headers.getlist("authorization")):
+        if refused := self._door.refusal(request.headers.getlist("authorization")):
             return _rendered(refused)
         try:
             return _rendered(await self._routed(request))

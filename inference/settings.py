@@ -19,8 +19,6 @@ class Settings:
     """Folder of base models (``local:`` sources)."""
     heartbeat_s: float
     """Seconds between a trainer's signs of life."""
-    warm_trainers: int
-    """Trainers kept waiting with their base model loaded."""
     max_trainers: int
     """Trainers at work at one time, waiting ones not counted."""
     search_workers: int
@@ -61,7 +59,6 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         verify_key=Path(source.get("TILTH_VERIFY_KEY", "var/keys/verify.pem")),
         models=Path(models) if models else None,
         heartbeat_s=float(source.get("TILTH_HEARTBEAT_S", "10")),
-        warm_trainers=_integer(source, "TILTH_WARM_TRAINERS", 1),
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
         search_workers=_integer(source, "TILTH_SEARCH_WORKERS", 0),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from ray import serve
 from tilth.contract.messages import ModelRef, PredictReply, PredictRequest
 
-from inference.actors.trainer import NAMESPACE
+from inference.actors.trainer import NAMESPACE, trainer_pool
 from inference.adapters.service import BaseService
 from inference.app import deploy
 from inference.door import AUDIENCE
@@ -84,7 +84,6 @@ def data_plane(place: Place) -> Iterator[Settings]:
     (place.root / "verify.pem").write_bytes(pem)
     surroundings = {
         "TILTH_DATAPLANE_PORT": str(free_port()), "TILTH_VERIFY_KEY": str(place.root / "verify.pem"),
-        "TILTH_WARM_TRAINERS": "0",
     }  # fmt: skip
     configured = settings(surroundings)
     ray.init(num_cpus=2, namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -99,6 +98,8 @@ def data_plane(place: Place) -> Iterator[Settings]:
                 if not said:
                     raise RuntimeError("the ingress ended before it listened")
             threading.Thread(target=ingress.stderr.read, daemon=True).start()
+            while not ray.get(trainer_pool(configured).free.remote()):
+                time.sleep(0.2)  # a trainer that is warmed takes seconds of a core
             yield configured
             ingress.terminate()
     finally:
