@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,10 @@ from torch import nn
 
 from inference.engine.errors import JobFault
 
+READ = 1 << 18
+"""Characters that are tokenised together: the tokeniser holds some hundred bytes for each token, also of what is cut,
+and its library ends the process where it gets no memory.
+"""
 NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research-only")
 
 
@@ -41,9 +46,29 @@ class Base:
         return min(int(positions.max_position_embeddings), int(self.tokenizer.model_max_length))
 
     def encode(self, texts: list[str], max_length: int, seconds: list[str] | None = None) -> list[list[int]]:
-        """Token ids of each text, or pair, truncated, with special tokens, unpadded."""
-        encoded: list[list[int]] = self.tokenizer(texts, seconds, truncation=True, max_length=max_length)["input_ids"]
+        """Token ids of each text, or pair, cut to ``max_length`` and to what the base reads, with special tokens."""
+        most = min(max_length, self.longest)
+        encoded: list[list[int]] = []
+        for part in _parts(map(len, texts) if seconds is None else map(_both, texts, seconds)):
+            pairs = None if seconds is None else seconds[part]
+            encoded += self.tokenizer(texts[part], pairs, truncation=True, max_length=most)["input_ids"]
         return encoded
+
+
+def _both(first: str, second: str) -> int:
+    return len(first) + len(second)
+
+
+def _parts(lengths: Iterable[int]) -> Iterator[slice]:
+    """Neighbours of at most READ characters together; a longer one is alone."""
+    start = end = held = 0
+    for end, length in enumerate(lengths, 1):
+        if held and held + length > READ:
+            yield slice(start, end - 1)
+            start, held = end - 1, 0
+        held += length
+    if start < end:
+        yield slice(start, end)
 
 
 def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:

@@ -53,6 +53,12 @@ WORDS = [
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as TILTH_MODELS has it: random BERTs of two layers, 32 and 48 wide, saved by the library."""
     models = tmp_path_factory.mktemp("models")
+    save_bases(models)
+    return models
+
+
+def save_bases(models: Path) -> None:
+    """Random BERTs of two layers below a folder, ``tiny`` 32 and ``wide`` 48 wide, saved by the library."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (models / "vocab.txt").write_text("\n".join(vocabulary))
     tokenizer = BertTokenizer(str(models / "vocab.txt"))
@@ -65,7 +71,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         BertModel(config).save_pretrained(models / name, safe_serialization=True)
         tokenizer.save_pretrained(models / name)
-    return models
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tilth.contract.learning import Method
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
 
-from inference.engine import limits, memory
+from inference.engine import base_models, limits, memory
 from inference.engine.adapting.classifier import Classifier
 from inference.engine.adapting.methods import METHODS
 from inference.engine.adapting.recipe import Recipe
@@ -257,3 +257,31 @@ def test_rows_that_do_not_fit_into_memory_are_told_as_such(tmp_path: Path) -> No
     with limits.capped(16 * MIB), pytest.raises(MemoryError):
         read_splits(rows)
     assert len(read_splits(rows).train) == 20_000
+
+
+def test_long_texts_are_tokenised_a_few_at_a_time_to_the_same_tokens(
+    tiny: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["card lost " * times for times in (1, 40, 0, 3, 90, 2, 2)]
+    whole, pairs = tiny.encode(texts, 16), tiny.encode(texts, 16, texts[::-1])
+    held: list[int] = []
+
+    class Counted:
+        model_max_length = 64
+
+        def __call__(self, some: list[str], *others: Any, **options: Any) -> Any:
+            held.append(sum(map(len, some)))
+            return tiny.tokenizer(some, *others, **options)
+
+    monkeypatch.setattr(base_models, "READ", 100)
+    parted = replace(tiny, tokenizer=Counted())
+    assert parted.encode(texts, 16) == whole
+    assert held == [10, 400, 30, 900, 40]
+    assert parted.encode(texts, 16, texts[::-1]) == pairs
+    assert parted.encode([], 16) == []
+
+
+def test_a_text_is_cut_to_what_its_base_reads(tiny: Base) -> None:
+    assert tiny.longest == 64
+    assert len(tiny.encode(["card " * 200], 128)[0]) == 64
+    assert len(tiny.encode(["card " * 200], 16)[0]) == 16
