@@ -27,9 +27,13 @@ class Layer:
     """Width of what it reads; of an embedding the number of its tokens."""
     outputs: int
     a_at: int
-    """Start of A: [rank, inputs], of an embedding [inputs, rank], so that a token's part is in one place."""
+    """Start of A, [inputs, width]: in fp32 products by it take a quarter of what they take by [rank, inputs]."""
+    width: int
+    """The rank times the layers that read the same input: their A stand side by side."""
+    column: int
+    """Where its own ``rank`` columns of A begin."""
     b_at: int
-    """Start of B, already scaled: [outputs, rank], of an embedding [rank, outputs]."""
+    """Start of B, [rank, outputs], already scaled."""
     embeds: bool
 
 
@@ -56,7 +60,7 @@ class Packed:
 class SlotTable:
     """``rows`` [slots, width]: per slot the stamp, A and B of each linear layer, then those of the embeddings.
 
-    The A of layers that read the same input lie side by side: one product multiplies by all of them. Memory that no
+    One product multiplies by the A of all layers that read the same input. Memory that no
     adapter has touched is never resident, so embeddings cost nothing until one changes them.
     """
 
@@ -137,25 +141,20 @@ class SlotTable:
         return columns.view(self.slots, self.rank, layer.outputs)
 
     def _place(self, parts: dict[str, tuple[int, int, bool]], at: int) -> int:
-        """Lays out layers, the A of all before the B of all; returns where the next may begin."""
-        b_at = at + self.rank * sum(inputs for inputs, _, _ in parts.values())
-        for name, (inputs, outputs, embeds) in parts.items():
-            self.layers[name] = Layer(name, inputs, outputs, at, b_at, embeds)
-            at += self.rank * inputs
+        """Lays out layers of one input, the A of all before the B of all; returns where the next may begin."""
+        width = self.rank * len(parts)
+        b_at = at + width * next(iter(parts.values()))[0]
+        for number, (name, (inputs, outputs, embeds)) in enumerate(parts.items()):
+            self.layers[name] = Layer(name, inputs, outputs, at, width, number * self.rank, b_at, embeds)
             b_at += self.rank * outputs
         return -(-b_at // self._line) * self._line
 
     def _write(self, row: Tensor, layer: Layer, weights: LoraWeights) -> None:
         rank = weights.a.shape[0]
-        a = row[layer.a_at : layer.a_at + self.rank * layer.inputs]
-        b = row[layer.b_at : layer.b_at + self.rank * layer.outputs]
-        scaled = weights.b.float() * weights.scaling
-        if layer.embeds:
-            a.view(layer.inputs, self.rank)[:, :rank] = weights.a.T
-            b.view(self.rank, layer.outputs)[:rank] = scaled.T
-        else:
-            a.view(self.rank, layer.inputs)[:rank] = weights.a
-            b.view(layer.outputs, self.rank)[:, :rank] = scaled
+        a = row[layer.a_at : layer.a_at + layer.inputs * layer.width].view(layer.inputs, layer.width)
+        b = row[layer.b_at : layer.b_at + self.rank * layer.outputs].view(self.rank, layer.outputs)
+        a[:, layer.column : layer.column + rank] = weights.a.T
+        b[:rank] = (weights.b.float() * weights.scaling).T
 
     def _refuse_foreign(self, folder: AdapterFolder, hidden: int) -> None:
         if folder.rank > self.rank:

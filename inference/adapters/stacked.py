@@ -30,8 +30,7 @@ class StackedLinear(nn.Module):
             return y
         low = self._product(x)
         b = route.matrices(self._table, layer.b_at, layer.b_at + self._rank * layer.outputs)
-        up = b.view(route.groups, layer.outputs, self._rank).transpose(1, 2)
-        y.view(route.groups, -1, layer.outputs).baddbmm_(low, up)
+        y.view(route.groups, -1, layer.outputs).baddbmm_(low, b.view(route.groups, self._rank, layer.outputs))
         return y
 
     def _product(self, x: Tensor) -> Tensor:
@@ -40,12 +39,13 @@ class StackedLinear(nn.Module):
         if ready is not None and ready[0] is x:
             return ready[1]
         route, layer, rank = self._route, self._layer, self._rank
-        together = rank * (1 + len(self._others))
-        a = route.matrices(self._table, layer.a_at, layer.a_at + together * layer.inputs)
-        down = a.view(route.groups, together, layer.inputs).transpose(1, 2)
+        a = route.matrices(self._table, layer.a_at, layer.a_at + layer.inputs * layer.width)
+        down = a.view(route.groups, layer.inputs, layer.width)
+        if not self._others:
+            down = down[:, :, layer.column : layer.column + rank]
         low = torch.bmm(x.reshape(route.groups, -1, layer.inputs), down)
-        for at, other in enumerate(self._others, 1):
-            route.shared[other.name] = (x, low[:, :, at * rank : (at + 1) * rank])
+        for other in self._others:
+            route.shared[other.name] = (x, low[:, :, other.column : other.column + rank])
         return low[:, :, :rank]
 
 
@@ -80,7 +80,7 @@ class StackedModel:
     def __init__(
         self, model: nn.Module, names: list[str], *, slots: int, rank: int, dtype: torch.dtype = torch.float32
     ) -> None:
-        together, embeddings = groups(names), embedding_names(model)
+        together, embeddings = groups(names, model), embedding_names(model)
         self.hidden_size = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
         self.table = SlotTable(model, together, embeddings, slots=slots, rank=rank, dtype=dtype)
         self.model = model.to(dtype)
@@ -130,7 +130,7 @@ def embedding_names(model: nn.Module) -> list[str]:
     return [name for name, part in parts if type(part) is nn.Embedding and part.max_norm is None]
 
 
-def groups(names: list[str]) -> list[list[str]]:
+def groups(names: list[str], model: nn.Module) -> list[list[str]]:
     """Names that read the same input together, in the order in which they are called; the others alone."""
     left = dict.fromkeys(names)
     found: list[list[str]] = []
@@ -138,8 +138,13 @@ def groups(names: list[str]) -> list[list[str]]:
         name = next(iter(left))
         parent, _, child = name.rpartition(".")
         kin = next((kin for kin in TOGETHER if child in kin), (child,))
-        group = [each for each in (f"{parent}.{sibling}" if parent else sibling for sibling in kin) if each in left]
+        near = [each for each in (f"{parent}.{sibling}" if parent else sibling for sibling in kin) if each in left]
+        group = [each for each in near if _inputs(model, each) == _inputs(model, name)]
         found.append(group)
         for each in group:
             del left[each]
     return found
+
+
+def _inputs(model: nn.Module, name: str) -> object:
+    return model.get_submodule(name).in_features

@@ -46,12 +46,11 @@ class Base:
         return min(int(positions.max_position_embeddings), int(self.tokenizer.model_max_length))
 
     def encode(self, texts: list[str], max_length: int, seconds: list[str] | None = None) -> list[list[int]]:
-        """Token ids of each text, or pair, cut to ``max_length`` and to what the base reads, with special tokens."""
-        most = min(max_length, self.longest)
+        """Token ids of each text, or pair, truncated, with special tokens, unpadded."""
         encoded: list[list[int]] = []
         for part in _parts(map(len, texts) if seconds is None else map(_both, texts, seconds)):
             pairs = None if seconds is None else seconds[part]
-            encoded += self.tokenizer(texts[part], pairs, truncation=True, max_length=most)["input_ids"]
+            encoded += self.tokenizer(texts[part], pairs, truncation=True, max_length=max_length)["input_ids"]
         return encoded
 
 

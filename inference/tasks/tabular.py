@@ -87,7 +87,7 @@ class Tabular:
         cells = [self.cells(row) for row in rows]
         columns.numbers(cells)  # a number that is none is refused, whatever reads the row
         sentences = [columns.sentence(row) for row in cells]
-        return base.encode(sentences, int(str(features["max_length"]))) if sentences else []
+        return base.encode(sentences, min(int(str(features["max_length"])), base.longest)) if sentences else []
 
     def reopen(self, kind: str, files: Mapping[str, bytes], features: Features, base: Callable[[], Base]) -> Whole:
         """The model of a learner, or an encoder that a method has changed."""

@@ -51,11 +51,12 @@ class Text:
         return self._target.of(rows, features)
 
     def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:
-        """Token ids; of a pair with the base's separator between them."""
+        """Token ids, no more than the base reads; of a pair with the base's separator between them."""
         if not rows:
             return []
         texts = [[_text(row, role) for row in rows] for role in self._texts]
-        return base.encode(texts[0], int(str(features["max_length"])), texts[1] if len(texts) > 1 else None)
+        most = min(int(str(features["max_length"])), base.longest)
+        return base.encode(texts[0], most, texts[1] if len(texts) > 1 else None)
 
     def candidates(
         self, lesson: Lesson, features: Features, bases: Sequence[Base], options: TrainingOptions

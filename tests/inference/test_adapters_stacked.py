@@ -68,9 +68,14 @@ def test_a_mixed_batch_equals_peft_one_by_one(
 
 
 def test_layers_that_read_the_same_input_are_multiplied_together() -> None:
-    names = ["layer.0.query", "layer.0.key", "layer.0.value", "layer.0.output.dense", "layer.1.value"]
-    assert groups(names) == [
-        ["layer.0.query", "layer.0.key", "layer.0.value"], ["layer.0.output.dense"], ["layer.1.value"],
+    model = torch.nn.Module()
+    model.first, model.other = torch.nn.Module(), torch.nn.Module()
+    for layer, memory in ((model.first, 4), (model.other, 6)):  # of the other key and value read something else
+        layer.query, layer.output = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        layer.key, layer.value = torch.nn.Linear(memory, 4), torch.nn.Linear(memory, 4)
+    names = ["first.query", "first.key", "first.value", "first.output", "other.query", "other.key", "other.value"]
+    assert groups(names, model) == [
+        ["first.query", "first.key", "first.value"], ["first.output"], ["other.query"], ["other.key", "other.value"],
     ]  # fmt: skip
 
 

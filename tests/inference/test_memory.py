@@ -12,7 +12,7 @@ import torch
 from tilth.contract import registry
 from tilth.contract.learning import Method
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
-from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
+from tilth.contract.vertical import BaseModelOffer, FieldKind, Metric, Schema, SchemaField, Vertical
 
 from inference.engine import base_models, limits, memory
 from inference.engine.adapting.classifier import Classifier
@@ -29,6 +29,8 @@ from inference.engine.job import run_job
 from inference.engine.memory import MIB, Encoder, Work, need, tfidf, trained_token
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.preflight import Plan, plan
+from inference.tasks.text import Text
+from tests.inference.attempts import tiny_face
 
 MINILM = Encoder(hidden=384, intermediate=1536, layers=6, heads=12, parameters=22_713_216)
 TINY = Encoder(hidden=32, intermediate=64, layers=2, heads=2, parameters=0)
@@ -281,7 +283,8 @@ def test_long_texts_are_tokenised_a_few_at_a_time_to_the_same_tokens(
     assert parted.encode([], 16) == []
 
 
-def test_a_text_is_cut_to_what_its_base_reads(tiny: Base) -> None:
+def test_a_text_is_cut_to_what_its_base_reads(tiny: Base, tiny_offer: BaseModelOffer) -> None:
+    task = Text(tiny_face(tiny_offer))
     assert tiny.longest == 64
-    assert len(tiny.encode(["card " * 200], 128)[0]) == 64
-    assert len(tiny.encode(["card " * 200], 16)[0]) == 16
+    for most, cut in ((128, 64), (16, 16)):
+        assert len(task.encode([{"text": "card " * 200}], {"max_length": most}, tiny)[0]) == cut
