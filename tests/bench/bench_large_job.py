@@ -86,7 +86,8 @@ def work(size: Size, root: Path) -> dict[str, str]:
         spec, storage=place.storage, stop=lambda: None, base=lambda _: base, heartbeat_s=5,
         memory=start + size.limit_mb * MIB,
     )  # fmt: skip
-    seconds, last = time.monotonic() - began, place.events("1")[-2]
+    seconds = time.monotonic() - began
+    last = next(event for event in reversed(place.events("1")) if event.kind is ended)
     metrics = last.data.get("metrics") or {"accuracy": last.message}
     return {
         "rows": f"{size.rows:,}", "text MiB": f"{characters / MIB:,.0f}",

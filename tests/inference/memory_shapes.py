@@ -102,10 +102,11 @@ def work(shape: Shape, root: Path) -> Measured:
     wall_ms, peak = int((time.monotonic() - began) * 1000), limits.peak()
     told = place.events("1")
     closed: dict[str, Any] = dict(told[-1].data)
+    last: dict[str, Any] = next(dict(event.data) for event in reversed(told) if event.kind.value == ended.value)
     facts: dict[str, Any] = next((dict(event.data) for event in told if "predicted_bytes" in event.data), {})
     return Measured(
         predicted=int(facts.get("predicted_bytes", 0)), peak=peak, start=start, ended=ended.value,
-        rows_at_once=int(facts.get("rows_at_once", 0)), last=dict(told[-2].data),
+        rows_at_once=int(facts.get("rows_at_once", 0)), last=last,
         device_ms=int(closed["device_ms"]), wall_ms=wall_ms,
         said=[event.message for event in told if event.message],
     )  # fmt: skip
