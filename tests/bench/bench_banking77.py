@@ -39,7 +39,7 @@ class Product:
 
 
 def run(*, full: bool) -> list[dict[str, str]]:
-    """In full: the ladder with three seeds. In short: the probe alone, once."""
+    """In full: the ladder with three seeds, then ten intents held out. In short: the probe alone, once."""
     if not (DATA / "train.csv").exists():
         return [{"what": f"not run: {DATA} is not there (TILTH_DATA)"}]
     rung, seeds = ("lora", (0, 1, 2)) if full else ("probe", (0,))
@@ -48,6 +48,8 @@ def run(*, full: bool) -> list[dict[str, str]]:
         files = upload(stack.client, train), upload(stack.client, test)
         jobs = [learned(stack, *files, seed=seed, highest_rung=rung) for seed in seeds]
         lines = [waited("from a cold start of everything", stack.began, jobs[0])]
+        if not full:
+            return [*lines, accuracy_line(f"test accuracy, {rung}", jobs[0])]
         known, unknown = held_out(train, test)
         outside = learned(stack, upload(stack.client, known), upload(stack.client, unknown), seed=0, highest_rung=rung)
         lines.append(waited("warm", outside["asked"], outside))

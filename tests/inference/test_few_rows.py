@@ -217,7 +217,7 @@ def test_a_resumed_job_learns_again_to_the_same_bytes(
     def count() -> None:
         asked[0] += 1
 
-    assert attempts.run(2, stop=lambda: count()) is EventKind.SUCCEEDED  # type: ignore[func-returns-value]
+    assert attempts.run(2, stop=lambda: count()) is EventKind.SUCCEEDED
     last = asked[0] - 1
     left = iter(range(10_000))
     assert attempts.run(3, stop=lambda: "pause" if next(left) >= last else None) is EventKind.PAUSED
