@@ -60,8 +60,8 @@ class Packed:
 class SlotTable:
     """``rows`` [slots, width]: per slot the stamp, A and B of each linear layer, then those of the embeddings.
 
-    One product multiplies by the A of all layers that read the same input. Memory that no
-    adapter has touched is never resident, so embeddings cost nothing until one changes them.
+    One product multiplies by the A of all layers that read the same input. Memory that no adapter has touched is never
+    resident, so embeddings cost nothing until one changes them.
     """
 
     def __init__(

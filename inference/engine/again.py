@@ -9,6 +9,7 @@ import torch
 from inference.engine.candidate import Candidate, Lesson, Model, Outcome, Session
 from inference.engine.errors import BudgetReached, JobFault
 from inference.engine.ladder import Climbed
+from inference.engine.limits import ran_out
 from inference.engine.spill import joined, picked
 
 FEW = 2000
@@ -33,7 +34,9 @@ def learned_again(candidates: Sequence[Candidate], lesson: Lesson, climbed: Clim
         return climbed
     try:
         model = chosen.relearned(session, climbed.outcome, whole(lesson))
-    except (BudgetReached, JobFault) as why:
+    except (BudgetReached, JobFault, MemoryError, RuntimeError) as why:
+        if not isinstance(why, (BudgetReached, JobFault)) and not ran_out(why):
+            raise
         session.reporter.note(f"The model is that of the training rows alone: {why}.")
         return climbed
     told = f"{climbed.reason}; then it learned once more, from validation's rows, too"

@@ -36,8 +36,6 @@ NAMED = 50
 """
 NAMES = "names"
 """In the facts of an outcome: that they helped."""
-
-
 PROBE = "probe"
 """Its name on the job's own base; ``probe-2`` … on others."""
 

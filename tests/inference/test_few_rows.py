@@ -167,13 +167,23 @@ def raises(error: Exception) -> Callable[[], None]:
     return check
 
 
-@pytest.mark.parametrize("error", [BudgetReached("the budget"), JobFault("diverged", "the loss became nan")])
+@pytest.mark.parametrize(
+    "error", [BudgetReached("the budget"), JobFault("diverged", "the loss became nan"), MemoryError("out of memory")]
+)
 def test_what_ends_it_early_leaves_the_model_of_before(tiny: Base, error: Exception) -> None:
     found = split()
     path = encoder_path([encoder(tiny, found)])[:1]
     climbed, reporter = climb(path, found), Told(raises(error))
     assert learned_again(path, found, climbed, session(reporter, climbed)) is climbed
     assert len(reporter.notes) == 1
+
+
+def test_a_bug_in_it_is_not_hidden(tiny: Base) -> None:
+    found = split()
+    path = encoder_path([encoder(tiny, found)])[:1]
+    climbed = climb(path, found)
+    with pytest.raises(RuntimeError, match="shapes"):
+        learned_again(path, found, climbed, session(Told(raises(RuntimeError("shapes"))), climbed))
 
 
 def test_a_pause_in_it_stops_the_job(tiny: Base) -> None:
