@@ -73,7 +73,7 @@ def test_a_linear_model_fitted_part_by_part_is_the_same(monkeypatch: pytest.Monk
     vectors, targets = functional.normalize(torch.randn(500, 16)), torch.randint(0, 3, (500,))
     start, objective = Head(torch.zeros(3, 16), torch.zeros(3)), SingleLabel(("a", "b", "c"))
     whole = fit_linear(vectors, targets, 10.0, start, objective)
-    monkeypatch.setattr(probe, "FITTED", 77)
+    monkeypatch.setattr(fitting, "FITTED", 77)
     parts = fit_linear(vectors, targets, 10.0, start, objective)
     torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-3, atol=1e-3)
     assert not torch.equal(parts.weight, torch.zeros(3, 16))
