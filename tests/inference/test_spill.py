@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from inference.engine import limits, probe, spill
+from inference.engine import fitting, limits, spill
 from inference.engine.data import read_splits
 from inference.engine.fitting import fit_linear
 from inference.engine.heads import Head
