@@ -29,7 +29,7 @@ class TextEncoder:
     encode: Encode
     options: TrainingOptions
     names: Mapping[int, Row] = field(default_factory=dict)
-    """By a label's number the row that says what it is called, for as long as a task has such."""
+    """By a label's number the row that says what it is called; empty where rows have no labels, or labels no words."""
 
     @cached_property
     def train(self) -> Examples:
