@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from tests.disks import Disk, small_disk
 from tests.network import Network, network
 from tests.web import free_port
 
+T = TypeVar("T")
 COMMAND = [sys.executable, "-m", "tilth.local"]
 READY_S = 240.0
 DISKS, DISK = ("artifacts", "postgres"), 4 << 30
@@ -114,11 +115,13 @@ class Product:
         return self.process.wait(60)
 
 
-def eventually(holds: Callable[[], object], within_s: float = 20.0) -> None:
+def eventually(holds: Callable[[], T], within_s: float = 20.0) -> T:
+    """What it says as soon as that is true of it."""
     end = time.monotonic() + within_s
-    while not holds():
+    while not (said := holds()):
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.1)
+    return said
 
 
 @contextmanager
