@@ -56,6 +56,7 @@ def test_only_the_settings_read_the_environment() -> None:
     assert offenders == []
 
 
+@pytest.mark.slow
 def test_only_actors_and_what_starts_or_asks_them_import_ray() -> None:
     starters = ("inference/app.py", "inference/entry.py")
     importers = []

@@ -45,6 +45,7 @@ def billed(db: psycopg.Connection, tenant: Any) -> list[Any]:
     ).fetchall()  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["minilm-l6", "ft:test"])
 def test_texts_become_vectors_in_their_order_and_are_billed_once(
     client: openai.OpenAI, tenant: Any, sums_db: psycopg.Connection, model: str
@@ -91,6 +92,7 @@ def test_vectors_of_another_model_are_neither_shown_nor_billed(
     assert eventually(lambda: fold_once() >= 0 and held(sums_db, tenant) == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong", [[], "", [""], [[1, 2]], [1, 2], ["x"] * 1025, None], ids=lambda wrong: repr(wrong)[:20]
 )  # fmt: skip

@@ -55,6 +55,7 @@ async def test_look_ups_that_are_too_old_are_forgotten_when_a_new_one_comes() ->
     assert len(known) == 1
 
 
+@pytest.mark.slow
 async def test_kept_answers_take_the_memory_they_are_allowed_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replies, "LARGEST", 1 << 20)
     kept = Replies()
@@ -116,6 +117,7 @@ async def test_a_kept_alive_connection_holds_no_answer() -> None:
         await client.close()
 
 
+@pytest.mark.slow
 def test_the_web_process_does_not_load_what_only_the_child_that_reads_files_needs() -> None:
     code = "import sys, tilth.asgi; print(sorted({'duckdb', 'torch', 'ray', 'numpy', 'pandas'} & set(sys.modules)))"
     asked = [sys.executable, "-W", "ignore", "-c", code]

@@ -40,6 +40,7 @@ def ready(tenant: Any, sums_db: psycopg.Connection) -> Any:
     return tenant
 
 
+@pytest.mark.slow
 def test_a_prediction_over_a_broken_network_is_503_and_costs_nothing(
     cable: tuple[Network, Stack], ready: Any, sums_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_prediction_over_a_broken_network_is_503_and_costs_nothing(
     assert eventually(lambda: fold_once() >= 0 and held(sums_db, ready) == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SLOW)
 def test_a_prediction_over_a_slow_network_is_answered_and_billed_once(
     cable: tuple[Network, Stack], ready: Any, sums_db: psycopg.Connection, fault: Fault
@@ -72,6 +74,7 @@ def test_a_prediction_over_a_slow_network_is_answered_and_billed_once(
     assert len(events(sums_db, ready)) == 1
 
 
+@pytest.mark.slow
 def test_a_request_that_the_network_swallowed_is_given_up_long_before_the_gateways_patience_ends(
     cable: tuple[Network, Stack], ready: Any, sums_db: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +92,7 @@ def test_a_request_that_the_network_swallowed_is_given_up_long_before_the_gatewa
     assert eventually(lambda: fold_once() >= 0 and held(sums_db, ready) == [])
 
 
+@pytest.mark.slow
 def test_a_slow_answer_of_a_server_that_is_there_is_waited_for(
     cable: tuple[Network, Stack], ready: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_prediction_is_answered_metered_and_billed(stack: Stack, ready: Any, s
     assert (line["subject"], line["quantity"]) == ("ft:test", 2 * TOKENS_PER_ROW)
 
 
+@pytest.mark.slow
 def test_a_key_with_a_wrong_checksum_costs_no_query(ready: Any, database: Any) -> None:
     """The gateway's database is away: only what makes no query can answer 401."""
     nowhere = "postgresql://tilth_app:x@127.0.0.1:1/nowhere"
@@ -167,6 +168,7 @@ def test_a_keys_cap_binds_that_key_alone(stack: Stack, ready: Any, sums_db: Any)
     assert held(sums_db, ready) == []
 
 
+@pytest.mark.slow
 def test_two_hundred_at_once_never_overshoot_the_budget(stack: Stack, ready: Any, sums_db: Any) -> None:
     """Each holds 2 micro-USD and costs 7 tokens at 0.02: exactly the holds decide how many run at once."""
     usage.budget_change(tenant=ready.id, by=ready.principal, limit_micro_usd=20)
@@ -247,6 +249,7 @@ def leave_early(stack: Stack, key: str) -> None:
         assert eventually(lambda: stack.plane.asked > asked)
 
 
+@pytest.mark.slow
 def test_a_retry_gets_the_first_ones_answer_and_is_billed_nothing(
     stack: Stack, ready: Any, plane: FakePredictions, sums_db: Any
 ) -> None:
@@ -259,6 +262,7 @@ def test_a_retry_gets_the_first_ones_answer_and_is_billed_nothing(
     assert len(events(sums_db, ready)) == 2, "an equal request that is no retry is a request of its own"
 
 
+@pytest.mark.slow
 def test_the_unmodified_sdk_retries_and_is_billed_once(
     stack: Stack, ready: Any, plane: FakePredictions, sums_db: Any
 ) -> None:
@@ -327,6 +331,7 @@ def test_what_was_answered_is_stored_when_connections_are_killed(stack: Stack, r
     assert folded == (sum(answered),)
 
 
+@pytest.mark.slow
 def test_connections_that_were_closed_while_idle_cost_no_request(stack: Stack, ready: Any, sums_db: Any) -> None:
     assert stack.ask(ready.key).status == 200
     sums_db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tilth gateway'")

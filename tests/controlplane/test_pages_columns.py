@@ -25,6 +25,7 @@ def checked(tenant: Any, artifacts: Path) -> str:
     return f"file-{file.hex}"
 
 
+@pytest.mark.slow
 def test_columns_are_shown_for_a_vertical_that_reads_them_and_for_no_other(tenant: Any, checked: str) -> None:
     def columns(model: str) -> str:
         page = tenant.browser.get(f"/jobs?training_file={checked}&model={model}").content.decode()
@@ -49,6 +50,7 @@ def test_a_correction_is_what_the_job_is_made_with_and_the_rest_stays_as_found(t
     assert (view.job.vertical, view.job.kinds) == ("credit_risk", {"amount": "category"})
 
 
+@pytest.mark.slow
 def test_a_correction_to_no_kind_says_which_there_are(tenant: Any, checked: str) -> None:
     form = {"training_file": checked, "model": "table-minilm-l6", "kind-amount": "colour"}
     page = tenant.browser.post("/jobs", form, follow=True, headers={"Referer": "http://testserver/jobs"})

@@ -136,6 +136,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(shape=SHAPES, wishes=st.lists(WISHES, min_size=1, max_size=4), rows=ROWS, ordered=st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_a_mixed_batch_of_a_random_encoder_answers_as_peft_does_one_by_one(

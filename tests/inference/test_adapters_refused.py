@@ -136,6 +136,7 @@ def stored(place: Any, name: str, files: Files) -> ModelRef:
     return ModelRef(digest=digest, folder=place.grant(f"{name}/"), vertical="support_chat", base_model="tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_it_is_refused_with_its_reason_and_nothing_of_it_stays(case: str, hosted: Any, place: Any) -> None:
     service, good = hosted

@@ -79,6 +79,7 @@ def test_layers_that_read_the_same_input_are_multiplied_together() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_32_requests_for_32_adapters_make_at_most_two_forwards(tiny: Base, make_adapter: Any) -> None:
     model, pool = stacked(tiny, slots=32)
     folders = [make_adapter(seed)[0] for seed in range(32)]

@@ -61,6 +61,7 @@ def test_no_answer_of_100_000_comes_from_a_wrong_adapter(world: Any) -> None:
     check(raged(world(CUSTOMERS), 100_000))
 
 
+@pytest.mark.slow
 def test_a_pool_that_empties_slots_in_use_is_found_out(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reserve = Pool.reserve
 
@@ -73,6 +74,7 @@ def test_a_pool_that_empties_slots_in_use_is_found_out(world: Any, monkeypatch: 
     assert raged(world(12), 10 * CLIENTS, slots=8).wrong != []
 
 
+@pytest.mark.slow
 def test_a_slot_filled_with_anothers_weights_is_found_out(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fill = SlotTable.fill
     last: list[Packed] = []

@@ -44,6 +44,7 @@ def test_a_signature_is_checked_once(opened: Door, checked: list[str]) -> None:
     assert checked == [first, second]
 
 
+@pytest.mark.slow
 def test_a_remembered_token_ends_when_it_says(opened: Door) -> None:
     soon = token(life_s=1)
     assert opened.refusal([f"Bearer {soon}"]) is None

@@ -35,6 +35,7 @@ def attempts(place: Any, tiny: Base) -> Attempts:
     return Attempts(place, tiny)
 
 
+@pytest.mark.slow
 def test_a_job_reports_every_step_and_leaves_a_model(attempts: Attempts) -> None:
     assert attempts.run() is EventKind.SUCCEEDED
     kinds = attempts.kinds()
@@ -49,6 +50,7 @@ def test_a_job_reports_every_step_and_leaves_a_model(attempts: Attempts) -> None
     assert succeeded["metrics"]["accuracy"] >= 0.9
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_the_attempt_and_not_the_job(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Storage.write
 
@@ -67,6 +69,7 @@ def test_a_full_disk_loses_the_attempt_and_not_the_job(attempts: Attempts, monke
     assert attempts.run(attempt=2) is EventKind.SUCCEEDED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rung", [Rung.PROBE, Rung.LORA])
 def test_peft_loads_the_folder_and_gives_the_same_logits(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rung: Rung
@@ -94,6 +97,7 @@ def test_peft_loads_the_folder_and_gives_the_same_logits(
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_exactly_the_weights_of_an_uninterrupted_one(
     place: Any, tiny: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +142,7 @@ def test_a_cancelled_job_says_so_and_leaves_no_model(attempts: Attempts) -> None
     assert attempts.kinds()[-1] is EventKind.SPAN_CLOSED
 
 
+@pytest.mark.slow
 def test_the_budget_ends_a_job_with_its_best_so_far(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     options_that_always_climb(monkeypatch)
     attempts.run(1, highest_rung=Rung.PROBE)
@@ -168,6 +173,7 @@ def test_rows_that_changed_after_they_were_frozen_are_refused(attempts: Attempts
     assert attempts.last(EventKind.FAILED)["code"] == "refused"
 
 
+@pytest.mark.slow
 def test_a_divergent_run_fails_with_the_cure(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     options_that_always_climb(monkeypatch)
     monkeypatch.setattr("inference.engine.adapting.steps.Run.step", lambda *_: float("nan"))
@@ -175,6 +181,7 @@ def test_a_divergent_run_fails_with_the_cure(attempts: Attempts, monkeypatch: py
     assert "learning_rate_multiplier" in attempts.last(EventKind.FAILED)["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["features.json", "head.safetensors", "README.md"])
 def test_any_changed_byte_changes_the_digest(attempts: Attempts, name: str) -> None:
     attempts.run(highest_rung=Rung.PROBE)
@@ -207,6 +214,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_with_the_cure(attempts: A
     assert "earlier version; start the job again" in failed["message"]
 
 
+@pytest.mark.slow
 def test_flipped_labels_are_suspected_with_their_lines(attempts: Attempts) -> None:
     data = rows(100)
     train = [at for at, row in enumerate(data) if row["split"] == "train" and row["label"] != "oos"]
@@ -238,6 +246,7 @@ def test_a_budget_that_ends_while_the_probe_is_cross_fitted_leaves_the_probe(
     assert (report["rung"], report["suspects"], report["more_rows"]) == ("probe", None, None)
 
 
+@pytest.mark.slow
 def test_data_that_do_not_fit_into_memory_give_the_same_model(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +262,7 @@ def test_data_that_do_not_fit_into_memory_give_the_same_model(
     assert spilled["report"]["suspects"] is None, "cross-fitting would take copies of the features"
 
 
+@pytest.mark.slow
 def test_memory_that_ends_over_the_plain_baseline_costs_no_model(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

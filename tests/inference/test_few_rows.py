@@ -91,6 +91,7 @@ def probed(base: Base, found: Lesson, names: dict[int, Row]) -> Climbed:
     return climb(encoder_path([encoder(base, found, names)])[:1], found)
 
 
+@pytest.mark.slow
 def test_names_are_learned_from_where_validation_is_no_worse_for_it(tiny: Base) -> None:
     found = split()
     right: dict[int, Row] = {at: {"text": LABELS[label]} for at, label in enumerate(OBJECTIVE.labels)}
@@ -139,6 +140,7 @@ def test_the_chosen_probe_learns_from_all_rows_that_have_a_label(tiny: Base) -> 
     assert "once more" in told.reason
 
 
+@pytest.mark.slow
 def test_a_method_learns_again_as_a_run_over_all_rows_would(tiny: Base) -> None:
     found = split()
     path = encoder_path([encoder(tiny, found)])[:2]
@@ -202,6 +204,7 @@ def test_many_rows_are_not_learned_again(tiny: Base, monkeypatch: pytest.MonkeyP
     assert learned_again(path, found, climbed, session(Told(), climbed)) is climbed
 
 
+@pytest.mark.slow
 def test_a_job_says_so_and_serves_what_learned_last(
     place: Any, tiny: Base, tiny_offer: BaseModelOffer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +219,7 @@ def test_a_job_says_so_and_serves_what_learned_last(
     assert first["head.safetensors"] != second["head.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_resumed_job_learns_again_to_the_same_bytes(
     place: Any, tiny: Base, tiny_offer: BaseModelOffer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -251,6 +251,7 @@ def test_memory_that_is_short_for_a_single_row_is_an_error(run: Run, monkeypatch
     assert limits.ran_out(said.value)
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_into_memory_are_told_as_such(tmp_path: Path) -> None:
     rows = tmp_path / "rows.parquet"
     duckdb.execute(

@@ -67,6 +67,7 @@ def test_the_registries_hold_what_customers_may_name() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", NAMED)
 def test_a_method_learns_what_it_says_and_nothing_else(tiny: Base, method: Method) -> None:
     before = {name: part.clone() for name, part in tiny.model.named_parameters()}
@@ -80,6 +81,7 @@ def test_a_method_learns_what_it_says_and_nothing_else(tiny: Base, method: Metho
     assert len(moved) >= 0.5 * len(start)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", NAMED)
 def test_the_files_give_the_same_model_to_the_trainer_and_to_a_host(tiny: Base, method: Method) -> None:
     model, _ = learned(tiny, method)
@@ -103,6 +105,7 @@ def encoder_of(base: Base, rows: Examples) -> TextEncoder:
     return TextEncoder(base, lesson, lambda some: [rows.ids[int(str(row["at"]))] for row in some], TrainingOptions())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", NAMED)
 @pytest.mark.parametrize("optimiser", list(Optimiser))
 def test_a_run_goes_on_bit_by_bit_where_it_was_kept(tiny: Base, method: Method, optimiser: Optimiser) -> None:
@@ -126,6 +129,7 @@ def test_a_run_goes_on_bit_by_bit_where_it_was_kept(tiny: Base, method: Method, 
     assert all(one.equal(ends[1][name]) for name, one in ends[0].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", NAMED)
 @pytest.mark.parametrize("half", [False, True])
 def test_no_method_keeps_more_of_a_token_than_is_told(

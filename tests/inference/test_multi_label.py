@@ -103,6 +103,7 @@ def test_the_loss_is_binary_cross_entropy_with_both_answers_smoothed() -> None:
         objective.learned_by(Loss.MSE, None)
 
 
+@pytest.mark.slow
 def test_a_threshold_is_the_labels_own_where_it_has_rows_enough_and_everybodys_else() -> None:
     chance = torch.Generator().manual_seed(0)
     targets = torch.zeros(400, 3)
@@ -188,6 +189,7 @@ def told(place: Any) -> dict[str, Any]:
     return dict(place.events("1")[-2].data)
 
 
+@pytest.mark.slow
 def test_a_job_learns_several_labels_of_a_text_and_answers_with_a_list(
     place: Any, tiny: Base, tiny_offer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def test_a_job_learns_several_labels_of_a_text_and_answers_with_a_list(
     assert all(share < 0.5 for share in none.probabilities.values())
 
 
+@pytest.mark.slow
 def test_candidates_of_tables_that_learn_one_label_leave_themselves_out(
     place: Any, tiny: Base, tiny_offer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def stepped(encoder: TextEncoder, trials: list[Trial], steps: int, rows_at_once:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows_at_once", [32, 16, 12, 5])
 def test_trials_that_step_together_learn_what_each_would_learn_alone(
     encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
@@ -255,6 +256,7 @@ def attempts(place: Any, tiny: Base, monkeypatch: pytest.MonkeyPatch) -> Attempt
     return Attempts(place, tiny)
 
 
+@pytest.mark.slow
 def test_a_search_shows_every_trial_and_leaves_the_best_as_a_model(attempts: Attempts) -> None:
     assert attempts.run(**SEARCH) is EventKind.SUCCEEDED
     report = attempts.last(EventKind.SUCCEEDED)["report"]
@@ -271,6 +273,7 @@ def test_a_search_shows_every_trial_and_leaves_the_best_as_a_model(attempts: Att
     assert report["rung"] == "search"
 
 
+@pytest.mark.slow
 def test_a_search_stops_the_hopeless_early(attempts: Attempts) -> None:
     assert attempts.run(**SEARCH) is EventKind.SUCCEEDED
     report = attempts.last(EventKind.SUCCEEDED)["report"]
@@ -297,6 +300,7 @@ def test_a_search_that_was_paused_ends_as_one_that_was_not(attempts: Attempts, m
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.slow
 def test_a_budget_that_ends_leaves_the_best_trial_so_far(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
     from inference.engine.errors import BudgetReached
     from inference.engine.reporting import Reporter
@@ -324,6 +328,7 @@ def test_a_search_in_little_memory_takes_fewer_rows_at_once(encoder: TextEncoder
     assert search.need(5) > Search((encoder,), trials=2, rows_at_once=64).need(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Method.BITFIT, Method.LAST_LAYERS])
 def test_a_search_over_another_method_leaves_a_whole_model(attempts: Attempts, method: Method) -> None:
     assert attempts.run(**{**SEARCH, "trials": 3, "epochs": 2, "method": method}) is EventKind.SUCCEEDED
@@ -344,6 +349,7 @@ def both(place: Any, tiny: Base, wide: Base, monkeypatch: pytest.MonkeyPatch) ->
     return Attempts(place, tiny, wide)
 
 
+@pytest.mark.slow
 def test_a_search_over_bases_and_methods_leaves_a_model_on_the_base_that_won(both: Attempts, wide: Base) -> None:
     assert both.run(**EVERYTHING) is EventKind.SUCCEEDED
     done = both.last(EventKind.SUCCEEDED)

@@ -119,6 +119,7 @@ def weights(attempts: Attempts, attempt: int) -> dict[str, torch.Tensor]:
     return {f"{file}.{name}": tensor for file, tensors in files.items() for name, tensor in tensors.items()}
 
 
+@pytest.mark.slow
 def test_a_search_by_workers_ends_as_one_without(attempts: Attempts) -> None:
     assert attempts.run(1, **SEARCH) is EventKind.SUCCEEDED
     workers = hired(attempts, 0, 0)
@@ -158,6 +159,7 @@ def paused_after(walks: int, workers: Hired) -> Callable[[], Any]:
     return lambda: "pause" if sum(hand.walks for hand in workers.hands) >= walks else None
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_stop_leaves_its_trials_where_it_stopped(attempts: Attempts) -> None:
     found: list[Walked] = []
 

@@ -79,6 +79,7 @@ def test_a_linear_model_fitted_part_by_part_is_the_same(monkeypatch: pytest.Monk
     assert not torch.equal(parts.weight, torch.zeros(3, 16))
 
 
+@pytest.mark.slow
 def test_a_dataset_is_read_although_its_rows_do_not_fit_into_memory(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     duckdb.execute(

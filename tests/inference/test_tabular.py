@@ -345,6 +345,7 @@ def table(tiny_offer: Any) -> TableLesson:
     return lesson(Tabular(face(FieldKind.LABEL, tiny_offer)), applicants(120))[0]
 
 
+@pytest.mark.slow
 def test_a_searched_learner_tries_its_usual_parameters_first_and_leaves_the_best(table: TableLesson) -> None:
     nobody: Any = Nobody()
     session = Session(nobody, nobody, {})
@@ -382,6 +383,7 @@ class Ending(Nobody):
             raise BudgetReached("used up")
 
 
+@pytest.mark.slow
 def test_a_budget_that_ends_in_a_search_of_a_table_leaves_the_best_so_far(table: TableLesson) -> None:
     nobody: Any = Nobody()
     reporter: Any = Ending(4)

@@ -57,6 +57,7 @@ def asking(ref: ModelRef, flow: str = "f", row: dict[str, Any] = ROW, deadline_m
     return PredictRequest(flow=flow, model=ref, inputs=(row,), deadline_ms=deadline_ms)
 
 
+@pytest.mark.slow
 def test_answers_carry_the_digest_of_the_bytes_that_answered(place: Any, stored: Stored) -> None:
     one, other = stored(1), stored(2)
     service = WholeService(place.storage, Bases(None), capacity=1 << 20)
@@ -93,6 +94,7 @@ def unknown(files: dict[str, bytes]) -> None:
     files[FEATURES] = files[FEATURES].replace(b'"candidate": "linear"', b'"candidate": "oracle"')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("but", "told"),
     [(renamed, r"holds model\.pkl"), (cut, "'linear' cannot be read"), (unknown, "'oracle' cannot be read")],
@@ -134,6 +136,7 @@ def test_a_row_that_cannot_be_read_harms_no_other(place: Any, stored: Stored) ->
     assert isinstance(no_object, InputRefused)
 
 
+@pytest.mark.slow
 def test_models_are_put_away_when_they_grow_too_large_and_come_back(place: Any, stored: Stored) -> None:
     refs = [stored(number) for number in range(4)]
     size = sum(len(place.storage.read(refs[0].folder, name)) for name in ("linear.safetensors",))

@@ -111,6 +111,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[[str], Supervised]]:
         one.output.close()
 
 
+@pytest.mark.slow
 def test_a_killed_child_is_started_again_and_what_cannot_outlive_it_too(supervise: Callable[[str], Supervised]) -> None:
     plan = f"""
 add("ray", {SLEEPER!r})

@@ -21,6 +21,7 @@ def test_the_flow_of_a_batch_is_another_than_that_of_interactive_predictions(rig
     assert batch_flow_of(served.id) != flow_of(served.id)
 
 
+@pytest.mark.slow
 def test_a_call_has_few_rows_even_of_a_request_that_has_many(rig: Rig, served: Any) -> None:
     from tests.controlplane.batches.rig import MODEL, jsonl, request_line
 
@@ -41,6 +42,7 @@ def test_calls_shrink_to_a_row_on_a_slow_data_plane_and_grow_by_two_at_most_on_a
     assert seen == [16, 32, 32, 32, 5, 5, 1, 1, 2, 4]
 
 
+@pytest.mark.slow
 def test_no_more_calls_than_said_are_under_way_however_many_organisations_have_batches(
     rig: Rig, make_tenant: Any
 ) -> None:
@@ -70,6 +72,7 @@ def test_no_more_calls_than_said_are_under_way_however_many_organisations_have_b
     assert 1 <= most <= AT_ONCE
 
 
+@pytest.mark.slow
 def test_each_organisation_has_its_turn_before_one_has_a_second(
     rig: Rig, make_tenant: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

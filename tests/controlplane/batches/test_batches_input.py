@@ -110,6 +110,7 @@ def failed(rig: Rig, tenant: Any, content: bytes, **order: Any) -> list[dict[str
     return [dict(error) for error in row.errors]
 
 
+@pytest.mark.slow
 def test_a_batch_with_a_wrong_line_fails_in_openais_words(
     rig: Rig, served: Any, sdk: Callable[[Any], openai.OpenAI]
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_batch_with_a_wrong_line_fails_in_openais_words(
     assert told == [("duplicate_custom_id", 2, "custom_id"), ("mismatched_url", 3, "url")]
 
 
+@pytest.mark.slow
 def test_an_empty_file_fails(rig: Rig, served: Any) -> None:
     (error,) = failed(rig, served, b"\n\n")
     assert error["code"] == "empty_file"
@@ -153,6 +155,7 @@ def test_a_file_that_is_deleted_before_it_is_read_fails_its_batch(rig: Rig, serv
     assert "No such file" in error["message"]
 
 
+@pytest.mark.slow
 def test_another_organisations_model_is_as_unknown_as_nobodys(rig: Rig, served: Any, other_tenant: Any) -> None:
     body = {"model": "ft:nobodys", "inputs": [{"text": "x"}]}
     (theirs,) = failed(rig, other_tenant, lines_of(2))
@@ -200,12 +203,14 @@ def test_a_key_that_may_not_predict_makes_no_batch(rig: Rig, served: Any) -> Non
     assert (status({Scope.JOBS_READ}, "GET"), status({Scope.PREDICT}, "GET")) == (200, 403)
 
 
+@pytest.mark.slow
 def test_a_table_without_the_models_columns_fails_and_says_which_there_are(rig: Rig, lender: Any) -> None:
     (error,) = failed(rig, lender, b"shoe,hat\n1,2\n", model="ft:credit", filename="wrong.csv")
     assert error["code"] == "missing_role"
     assert "none of the columns that are learned from is there, which are 'amount', 'branch'" in error["message"]
 
 
+@pytest.mark.slow
 def test_rows_are_read_from_parquet_and_json_lines_as_from_csv(rig: Rig, lender: Any, tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     with duckdb.connect() as memory:
@@ -216,6 +221,7 @@ def test_rows_are_read_from_parquet_and_json_lines_as_from_csv(rig: Rig, lender:
     assert [line["line"] for row in (packed, lined) for line in rig.output(lender, row)] == [1, 1]
 
 
+@pytest.mark.slow
 def test_the_text_of_plain_rows_is_found_by_the_name_the_customer_gives(rig: Rig, lender: Any) -> None:
     from tests.controlplane.batches.rig import deploy_learned
 
@@ -235,6 +241,7 @@ def failed_after(rig: Rig, tenant: Any, content: bytes, **order: Any) -> list[di
     return list(row.errors)
 
 
+@pytest.mark.slow
 def test_a_row_that_the_model_cannot_read_fails_alone_and_is_not_billed(rig: Rig, served: Any) -> None:
     bad = {3, 40, 255}
     rig.plane.answers.refuses = lambda row: "this one is odd" if int(row["text"].split()[1]) in bad else ""
@@ -247,6 +254,7 @@ def test_a_row_that_the_model_cannot_read_fails_alone_and_is_not_billed(rig: Rig
     assert [quantity for _, _, quantity in rig.events(served)] == [7 * 253, 7 * 44]
 
 
+@pytest.mark.slow
 def test_a_request_with_several_rows_is_answered_whole_or_not_at_all(rig: Rig, served: Any) -> None:
     rig.plane.answers.refuses = lambda row: "odd" if row["text"] == "bad" else ""
     bodies = [["a", "bad", "b"], ["c", "d"]]
@@ -260,6 +268,7 @@ def test_a_request_with_several_rows_is_answered_whole_or_not_at_all(rig: Rig, s
     assert [quantity for _, _, quantity in rig.events(served)] == [14]
 
 
+@pytest.mark.slow
 def test_a_model_that_is_deleted_meanwhile_fails_the_lines_that_are_left(rig: Rig, served: Any) -> None:
     batch = rig.begun(served, lines_of(300))
     rig.chunk(served, batch)
@@ -271,6 +280,7 @@ def test_a_model_that_is_deleted_meanwhile_fails_the_lines_that_are_left(rig: Ri
     assert len(rig.events(served)) == 1
 
 
+@pytest.mark.slow
 def test_a_name_that_answers_with_another_model_meanwhile_answers_no_more_lines(rig: Rig, served: Any) -> None:
     batch = rig.begun(served, lines_of(300))
     rig.chunk(served, batch)

@@ -28,6 +28,7 @@ def worked(rig: Rig, tenant: Any, batch: str) -> None:
     rig.finish(tenant, id_)
 
 
+@pytest.mark.slow
 def test_requests_are_answered_in_their_order_billed_once_and_downloaded(rig: Rig, served: Any, sdk: Sdk) -> None:
     client = sdk(served)
     made = asked(client, uploaded(client, lines_of(600)), metadata={"run": "night"})
@@ -55,6 +56,7 @@ def test_requests_are_answered_in_their_order_billed_once_and_downloaded(rig: Ri
     assert rig.events(served) == [("batch", f"{hex_}:{n}", tokens) for n, tokens in enumerate([1792, 1792, 616])]
 
 
+@pytest.mark.slow
 def test_the_invoice_has_the_tokens_of_a_batch_and_nothing_stays_held(rig: Rig, served: Any) -> None:
     from tilth.billing.selectors import invoice_preview
     from tilth.core.clock import now
@@ -69,6 +71,7 @@ def test_the_invoice_has_the_tokens_of_a_batch_and_nothing_stays_held(rig: Rig, 
     assert (budget.spent_micro_usd, budget.held_micro_usd) == (700, 0)
 
 
+@pytest.mark.slow
 def test_texts_become_vectors_of_a_base_model_alone(rig: Rig, tenant: Any, sdk: Sdk) -> None:
     client = sdk(tenant)
     bodies = [{"model": "minilm-l6", "input": "a text"}, {"model": "minilm-l6", "input": ["two", "texts"]}]
@@ -88,6 +91,7 @@ def test_texts_become_vectors_of_a_base_model_alone(rig: Rig, tenant: Any, sdk: 
     assert [quantity for _, _, quantity in rig.events(tenant)] == [28]
 
 
+@pytest.mark.slow
 def test_a_table_of_plain_rows_is_scored_row_by_row_and_paid_by_the_row(rig: Rig, lender: Any, sdk: Sdk) -> None:
     client = sdk(lender)
     table = b"amount,branch,note\n1200,north,x\nplenty,south,y\n,north,z\n700,west,w\n"
@@ -114,6 +118,7 @@ def test_batches_are_listed_newest_first_in_pages(rig: Rig, served: Any, sdk: Sd
     assert (page.has_more, [batch.id for batch in page.data]) == (True, made[:2:-1])
 
 
+@pytest.mark.slow
 def test_a_cancelled_batch_delivers_what_is_answered_and_bills_no_more(rig: Rig, served: Any, sdk: Sdk) -> None:
     client = sdk(served)
     made = asked(client, uploaded(client, lines_of(600)))
@@ -137,6 +142,7 @@ def test_a_cancelled_batch_delivers_what_is_answered_and_bills_no_more(rig: Rig,
         client.batches.cancel(_completed(rig, served))
 
 
+@pytest.mark.slow
 def test_a_cancellation_is_heard_between_two_calls_of_one_chunk(rig: Rig, served: Any) -> None:
     from tilth.batches.services import batch_cancel
 
@@ -163,6 +169,7 @@ def test_a_batch_that_is_cancelled_before_it_is_read_ends_at_once(rig: Rig, serv
     assert (client.batches.retrieve(made.id).status, rig.plane.answers.asked) == ("cancelled", [])
 
 
+@pytest.mark.slow
 def test_result_files_expire_as_asked(rig: Rig, served: Any, sdk: Sdk) -> None:
     client = sdk(served)
     life: Any = {"anchor": "created_at", "seconds": 3600}
@@ -176,6 +183,7 @@ def test_result_files_expire_as_asked(rig: Rig, served: Any, sdk: Sdk) -> None:
         asked(client, uploaded(client, lines_of(1)), output_expires_after={**life, "seconds": 5})
 
 
+@pytest.mark.slow
 def test_the_input_file_may_be_deleted_while_its_batch_is_worked_on(rig: Rig, served: Any) -> None:
     from tilth.datasets.services import file_delete
 
@@ -186,6 +194,7 @@ def test_the_input_file_may_be_deleted_while_its_batch_is_worked_on(rig: Rig, se
     assert rig.batch(served, batch).completed == 3
 
 
+@pytest.mark.slow
 def test_what_an_ended_batch_left_in_storage_is_removed(rig: Rig, served: Any) -> None:
     from tilth.batches import leftovers, places
     from tilth.core import storage

@@ -58,6 +58,7 @@ def test_room_that_is_only_held_for_others_is_waited_for(rig: Rig, lender: Any) 
     assert rig.runner._resting() == []
 
 
+@pytest.mark.slow
 def test_the_cap_of_the_key_that_asked_ends_a_batch_and_its_spending_counts(rig: Rig, lender: Any) -> None:
     from tilth.tenants.selectors import principal_of_key
     from tilth.tenants.services import key_create
@@ -77,6 +78,7 @@ def test_the_cap_of_the_key_that_asked_ends_a_batch_and_its_spending_counts(rig:
     assert failed_at_once.errors[0]["code"] == "budget_exceeded"
 
 
+@pytest.mark.slow
 def test_the_price_is_that_of_when_the_batch_was_made(rig: Rig, lender: Any) -> None:
     from tilth.usage.models import Price
     from tilth.usage.prices import price_current
@@ -146,6 +148,7 @@ def test_a_chunk_once_answered_is_taken_by_nobody_again(rig: Rig, served: Any) -
         turn_stands(tenant=served.id, batch=batch, turn=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", ["full", "digest", "down"])
 def test_a_data_plane_that_cannot_answer_is_asked_again_later_and_nothing_is_billed_for_it(
     rig: Rig, served: Any, spoil: str
@@ -162,6 +165,7 @@ def test_a_data_plane_that_cannot_answer_is_asked_again_later_and_nothing_is_bil
     assert (rig.batch(served, batch).completed, rig.events(served)[0][2]) == (10, 70)
 
 
+@pytest.mark.slow
 def test_the_rests_grow_to_half_a_minute_and_end_with_the_first_success(rig: Rig, served: Any) -> None:
     batch = rig.begun(served, lines_of(300))
     rig.plane.answers.full = 9

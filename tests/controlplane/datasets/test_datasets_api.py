@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+import pytest
 
 GOOD = b"was;wozu\n" + b"".join(f"a message of number {n};{'ab'[n % 2]}\n".encode() for n in range(60))
 StoredFile = Callable[..., Any]
@@ -21,6 +22,7 @@ def run(tenant: Any, check: dict[str, Any]) -> None:
     check_run(tenant=tenant.id, check=UUID(check["id"].removeprefix("check-")))
 
 
+@pytest.mark.slow
 def test_a_report_for_a_vertical_is_pending_then_shows_what_all_rows_together_show(
     tenant: Any, stored_file: StoredFile, sums_db: psycopg.Connection
 ) -> None:
@@ -39,6 +41,7 @@ def test_a_report_for_a_vertical_is_pending_then_shows_what_all_rows_together_sh
     assert (report["labels"], report["warnings"]["by_kind"]) == ({"a": 31, "b": 30}, {"duplicate": 1})
 
 
+@pytest.mark.slow
 def test_a_version_is_asked_for_frozen_by_the_worker_and_shown_with_a_preview(
     tenant: Any, other_tenant: Any, stored_file: StoredFile
 ) -> None:
@@ -57,6 +60,7 @@ def test_a_version_is_asked_for_frozen_by_the_worker_and_shown_with_a_preview(
         assert other_tenant.client.get(path).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_refused_version_says_line_column_value_and_cure(tenant: Any, stored_file: StoredFile) -> None:
     body = {"vertical": "support_chat", "training_file": public(stored_file(tenant, GOOD + b" ;a\n"))}
     check = tenant.client.post("/api/datasets", body, content_type="application/json").json()

@@ -35,6 +35,7 @@ def only(error: Invalid) -> dict[str, Any]:
     return {name: first[0][name] for name in ("kind", "file", "line", "column", "value")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "kind", "column", "value"),
     [
@@ -177,6 +178,7 @@ def test_many_problems_are_counted_and_the_first_are_told(frozen: Frozen) -> Non
     assert (error.extra["problems"]["total"], len(error.extra["problems"]["first"])) == (1000, 100)
 
 
+@pytest.mark.slow
 def test_the_same_seed_splits_alike_and_another_one_otherwise(frozen: Frozen) -> None:
     def sides(seed: int) -> list[str]:
         return [row["split"] for row in sorted(frozen(table(good(100)), seed=seed)["all"], key=lambda r: r["line"])]
@@ -185,6 +187,7 @@ def test_the_same_seed_splits_alike_and_another_one_otherwise(frozen: Frozen) ->
     assert sides(3) != sides(4)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     sizes=st.lists(st.integers(2, 40), min_size=2, max_size=12).filter(lambda sizes: sum(sizes) >= 10),

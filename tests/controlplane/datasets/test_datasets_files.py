@@ -48,6 +48,7 @@ def test_a_file_with_some_bad_rows_is_processed_and_says_where(tenant: Any, stor
     assert found.status_details.startswith("1 of 41 rows cannot be read, the first at line 42: the row has 3 cells")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -123,6 +124,7 @@ def test_content_is_what_was_uploaded(tenant: Any, stored_file: StoredFile) -> N
     assert answer["Content-Length"] == "3000000"
 
 
+@pytest.mark.slow
 def test_an_expired_file_is_gone_before_the_sweep_and_swept_by_it(
     tenant: Any, stored_file: StoredFile, sums_db: psycopg.Connection
 ) -> None:

@@ -34,6 +34,7 @@ def versions_on_disk(artifacts: Path, tenant: Any) -> list[str]:
     return sorted(path.name for path in (artifacts / "tenants" / tenant.id.hex / "datasets").glob("*"))
 
 
+@pytest.mark.slow
 def test_the_same_wish_gives_the_same_version_and_another_seed_another(
     tenant: Any, stored_file: StoredFile, artifacts: Path
 ) -> None:
@@ -47,6 +48,7 @@ def test_the_same_wish_gives_the_same_version_and_another_seed_another(
     assert len(versions_on_disk(artifacts, tenant)) == 2
 
 
+@pytest.mark.slow
 def test_the_app_can_neither_change_nor_remove_a_frozen_version(
     tenant: Any, stored_file: StoredFile, app_db: psycopg.Connection
 ) -> None:
@@ -69,12 +71,14 @@ def test_a_refusal_names_line_column_value_and_cure(tenant: Any, stored_file: St
     assert versions_on_disk(artifacts, tenant) == []
 
 
+@pytest.mark.slow
 def test_bad_rows_are_left_out_on_request_and_the_report_says_which(tenant: Any, stored_file: StoredFile) -> None:
     version = freeze(tenant, stored_file(tenant, GOOD + b"  ,a\n"), accept_bad_rows=True)
     assert version.report["rows"] == {"read": 61, "kept": 60, "left_out": 1}
     assert [problem["line"] for problem in version.report["problems"]["first"]] == [62]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_not_found_and_a_frozen_version_outlives_it(
     tenant: Any, other_tenant: Any, stored_file: StoredFile, artifacts: Path
 ) -> None:

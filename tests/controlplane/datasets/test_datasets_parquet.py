@@ -43,6 +43,7 @@ def refused(path: Path) -> Invalid:
     return error.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "cell"),
     [
@@ -74,6 +75,7 @@ def test_dates_and_numbers_are_such_as_the_checks_read(written: Written) -> None
     assert (bool(date(a)), bool(date(b)), number(c), number(d)) == (True, True, 1e-7, 0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["uncompressed", "snappy", "gzip", "zstd", "lz4"])
 def test_rows_come_in_order_with_their_numbers_from_every_codec_and_row_group(written: Written, codec: str) -> None:
     path = written(ROWS.format(count=5000), f", COMPRESSION {codec}, ROW_GROUP_SIZE 2048")
@@ -210,6 +212,7 @@ def test_a_file_of_more_rows_than_can_ever_be_read_is_refused_at_once(
     assert refused(written(ROWS.format(count=1001))).message == "The file has 1,001 rows; send at most 1,000."
 
 
+@pytest.mark.slow
 def test_a_parquet_upload_is_processed_and_reported_like_any(tenant: Any, stored_file: Any, written: Written) -> None:
     from tilth.datasets.selectors import file_get
     from tilth.datasets.services import file_check

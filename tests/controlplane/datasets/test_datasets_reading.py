@@ -42,6 +42,7 @@ def problem(records: list[Record | Problem]) -> Problem:
     return found
 
 
+@pytest.mark.slow
 @given(rows=ROWS, end=st.sampled_from(["\n", "\r\n"]), bom=st.booleans(), delimiter=st.sampled_from(",;\t"))
 def test_every_row_of_any_csv_comes_back_with_the_line_it_begins_at(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], end: str, bom: bool, delimiter: str

@@ -59,6 +59,7 @@ def drawn(seed: int, texts: int, users: int, days: int) -> bytes:
     return table(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["random", "grouped", "time"])
 @settings(
     max_examples=15,
@@ -153,6 +154,7 @@ def test_times_are_compared_as_moments_whatever_their_zone(frozen: Frozen) -> No
     assert {row["day"] for row in report["all"] if row["split"] == "test"} == {"2026-03-02T01:30:00"}
 
 
+@pytest.mark.slow
 def test_rows_without_a_time_count_as_the_oldest_and_rows_without_a_user_stand_alone(frozen: Frozen) -> None:
     rows = messages(300, users=50)
     bare = [(f"nobody knows {n}", "abc"[n % 3], "", "") for n in range(30)]
@@ -162,6 +164,7 @@ def test_rows_without_a_time_count_as_the_oldest_and_rows_without_a_user_stand_a
     assert len({row["group"] for row in grouped["all"] if row["who"] is None}) == 30
 
 
+@pytest.mark.slow
 def test_one_user_with_nearly_all_rows_is_told_and_where_too_little_is_left_the_next_way_is_taken(
     frozen: Frozen,
 ) -> None:
@@ -237,6 +240,7 @@ def test_a_way_without_its_column_is_refused_with_what_to_say(frozen: Frozen, sp
         frozen(table([row[:2] for row in messages(60, 6)], "text,label"), schema=bare, split=split)
 
 
+@pytest.mark.slow
 def test_a_long_chain_of_users_joined_by_equal_texts_is_one_group(frozen: Frozen) -> None:
     chain = [(f"message of {n // 2} and the next", "ab"[n // 2 % 2], f"u{(n + 1) // 2:04}") for n in range(4000)]
     others = [(f"another message {n}", "ab"[n % 2], f"o{n}") for n in range(4000)]
@@ -257,6 +261,7 @@ def chats(header: str = "customer_id,text,label") -> bytes:
     return table([(f"c{n % 30}", f"message number {n}", "ab"[n % 2]) for n in range(120)], header)
 
 
+@pytest.mark.slow
 def test_how_rows_are_split_is_told_and_corrected_before_anything_is_paid(tenant: Any, stored_file: Any) -> None:
     from tilth.datasets.checking import check_run
 
@@ -280,6 +285,7 @@ def test_an_unknown_way_is_refused_at_once(tenant: Any, stored_file: Any) -> Non
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "split")
 
 
+@pytest.mark.slow
 def test_a_jobs_split_reaches_its_frozen_version(tenant: Any, stored_file: Any) -> None:
     from tilth.core.loops import Crew
     from tilth.core.scope import tenant_scope
@@ -299,6 +305,7 @@ def test_a_jobs_split_reaches_its_frozen_version(tenant: Any, stored_file: Any) 
         assert (found.version.options["split"], found.version.report["split"]["how"]) == ("random", "random")
 
 
+@pytest.mark.slow
 def test_a_files_page_says_how_its_rows_will_be_split(tenant: Any, stored_file: Any) -> None:
     from tilth.datasets.services import file_check
 

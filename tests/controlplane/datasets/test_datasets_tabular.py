@@ -68,6 +68,7 @@ def test_a_schema_without_free_columns_leaves_no_kinds(frozen: Frozen, tmp_path:
     assert metadata(tmp_path / "rows.parquet") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cells", "kinds", "kind", "column", "value"),
     [
@@ -188,6 +189,7 @@ def test_kinds_are_part_of_the_recipe_only_if_any_are_said(
     assert len({recipe_of(replace(tabular, kinds=kinds), files) for kinds in said}) == 3
 
 
+@pytest.mark.slow
 def test_a_version_is_frozen_with_the_kinds_that_were_sent_and_shows_those_it_has(
     tenant: Any, stored_file: StoredFile, lending: Schema
 ) -> None:
@@ -212,6 +214,7 @@ def test_a_version_is_frozen_with_the_kinds_that_were_sent_and_shows_those_it_ha
     }
 
 
+@pytest.mark.slow
 def test_a_report_is_asked_for_under_kinds(tenant: Any, stored_file: StoredFile, lending: Schema) -> None:
     from tilth.datasets.checking import check_run
 
@@ -236,6 +239,7 @@ def test_an_unknown_kind_is_refused_at_once_with_the_nearest(tenant: Any, stored
     assert "Did you mean 'number'?" in answer.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_jobs_kinds_reach_its_frozen_version(tenant: Any, stored_file: StoredFile, lending: Schema) -> None:
     from tilth.core.loops import Crew
     from tilth.core.scope import tenant_scope
@@ -257,6 +261,7 @@ def test_a_jobs_kinds_reach_its_frozen_version(tenant: Any, stored_file: StoredF
         assert found.version.kinds == {"nr": "category", "income": "number", "home": "category"}
 
 
+@pytest.mark.slow
 def test_a_files_page_shows_how_each_column_is_read_and_why(
     tenant: Any, stored_file: StoredFile, lending: Schema
 ) -> None:
@@ -284,6 +289,7 @@ def test_a_files_page_shows_how_each_column_is_read_and_why(
     assert '<td class="mono">nr</td><td>ignore</td><td>no value twice: an id</td>' in page
 
 
+@pytest.mark.slow
 def test_a_file_says_that_it_has_no_column_to_learn_from(tenant: Any, stored_file: StoredFile, lending: Schema) -> None:
     from tilth.datasets.selectors import file_get
     from tilth.datasets.services import file_check

@@ -56,6 +56,7 @@ def refused(ask: Callable[[], Any]) -> tuple[str, str]:
     return str(error.value.code), str(error.value.body["message"])  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_the_unmodified_sdk_uploads_a_file_in_chunks(
     sdk: openai.OpenAI, tenant: Any, tmp_path: Path, artifacts: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_parts_that_do_not_make_up_the_file_are_told_and_can_be_completed_after_
     assert sdk.uploads.complete(upload, part_ids=parts, md5=md5_of(CONTENT).upper()).status == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wish", "param"),
     [
@@ -171,6 +173,7 @@ def test_an_upload_that_cannot_be_opened_names_the_field(sdk: openai.OpenAI, wis
     assert error.value.param == param
 
 
+@pytest.mark.slow
 def test_a_part_that_is_none_leaves_nothing(sdk: openai.OpenAI, tenant: Any, artifacts: Path) -> None:
     from tilth.datasets.uploading import PART_BYTES
 
@@ -189,6 +192,7 @@ def test_a_part_that_is_none_leaves_nothing(sdk: openai.OpenAI, tenant: Any, art
     assert left_behind(artifacts, tenant) == []
 
 
+@pytest.mark.slow
 def test_an_upload_keeps_no_more_than_its_bytes_twice_and_one_part(sdk: openai.OpenAI) -> None:
     from tilth.datasets.uploading import PART_BYTES
 
@@ -213,6 +217,7 @@ def test_a_cancelled_upload_refuses_parts_and_its_bytes_go(sdk: openai.OpenAI, t
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_upload_expires_after_an_hour_and_the_sweep_closes_it(
     sdk: openai.OpenAI, tenant: Any, sums_db: psycopg.Connection
 ) -> None:

@@ -28,6 +28,7 @@ def test_after_a_queued_a_hundred_and_b_one_bs_is_next(rig: Any, tenant: Any, ot
     assert rig.plane.starts[2] == (hundred[1].hex, 1)
 
 
+@pytest.mark.slow
 def test_whoever_has_fewer_jobs_running_is_next_even_if_they_asked_later(
     rig: Any, make_tenant: Callable[[], Any]
 ) -> None:
@@ -79,6 +80,7 @@ def test_the_rate_is_learned_from_finished_jobs_and_a_default_before() -> None:
     assert estimates.ms_per_row([], TrainingOptions(trials=2)) == estimates.DEFAULT_MS_PER_ROW[Rung.LORA]
 
 
+@pytest.mark.slow
 def test_a_job_is_estimated_by_jobs_of_its_own_kind(rig: Any, tenant: Any) -> None:
     search = TrainingOptions(trials=4)
     wider = search.model_copy(update={"base_models": ("minilm-l6",)})

@@ -87,6 +87,7 @@ def test_the_story_is_told_in_order_and_once(rig: Any, tenant: Any, sums_db: psy
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_learned_fail_the_job_before_anything_is_held(
     rig: Any, tenant: Any, make_file: Callable[..., UUID], sums_db: psycopg.Connection
 ) -> None:
@@ -107,6 +108,7 @@ def test_unknown_files_and_files_for_something_else_are_refused(
         rig.create(tenant, training_file=make_file(tenant, purpose="batch"))
 
 
+@pytest.mark.slow
 def test_a_trainer_gets_leave_for_what_the_hold_covers_and_less_at_each_attempt(rig: Any, tenant: Any) -> None:
     asked: list[JobSpec] = []
 
@@ -170,6 +172,7 @@ def test_a_finished_job_leaves_its_metrics_as_a_file_of_the_customer(
     assert kept.fetchone() == (3,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["succeeded", "cancelled"])
 def test_the_checkpoints_of_an_ended_job_are_removed_and_its_model_stays(
     rig: Any, tenant: Any, sums_db: psycopg.Connection, how: str
@@ -196,6 +199,7 @@ def test_the_checkpoints_of_an_ended_job_are_removed_and_its_model_stays(
     assert (f"2/model/{MANIFEST}" in left) == (how == "succeeded")
 
 
+@pytest.mark.slow
 def test_attempts_lost_in_a_row_without_a_checkpoint_fail_the_job_with_a_code(
     rig: Any, tenant: Any, sums_db: psycopg.Connection
 ) -> None:
@@ -208,6 +212,7 @@ def test_attempts_lost_in_a_row_without_a_checkpoint_fail_the_job_with_a_code(
     assert_settled(sums_db, job)
 
 
+@pytest.mark.slow
 def test_a_job_that_advances_between_losses_is_not_given_up(rig: Any, tenant: Any) -> None:
     rig.plane.script = lambda spec: Script(steps=100, checkpoint_every=5, dies_after=5 * spec.attempt + 1)
     job = rig.queued(tenant)
@@ -259,6 +264,7 @@ def test_a_model_whose_bytes_are_not_what_was_told_is_not_believed(
     assert rig.job(tenant, job).state == State.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_paused_job_holds_nothing_and_goes_on_where_it_stood(
     rig: Any, tenant: Any, sums_db: psycopg.Connection
 ) -> None:

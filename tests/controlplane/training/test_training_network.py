@@ -32,6 +32,7 @@ def far(rig: Any) -> Iterator[Network]:
         yield broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_job_started_over_a_broken_network_runs_once(rig: Any, far: Network, tenant: Any, fault: Fault) -> None:
     job = rig.queued(tenant)
@@ -43,6 +44,7 @@ def test_a_job_started_over_a_broken_network_runs_once(rig: Any, far: Network, t
     assert rig.plane.starts == [(job.hex, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_running_job_is_heard_again_after_the_network_is_back(
     rig: Any, far: Network, tenant: Any, sums_db: psycopg.Connection, fault: Fault
@@ -60,6 +62,7 @@ def test_a_running_job_is_heard_again_after_the_network_is_back(
     assert rig.plane.starts == [(job.hex, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", SLOW)
 def test_a_job_over_a_slow_network_ends_as_ever(rig: Any, far: Network, tenant: Any, fault: Fault) -> None:
     far.fault, far.delay_s = fault, 0.05

@@ -91,6 +91,7 @@ def test_a_checkpoint_outside_the_attempts_own_prefix_is_refused(rig: Any, tenan
         page_apply(tenant=tenant.id, job=job, attempt=1, events=[outside])
 
 
+@pytest.mark.slow
 def test_a_silent_trainer_is_given_up_after_its_lease_and_its_late_words_are_refused(
     rig: Any, tenant: Any, short_lease: None
 ) -> None:
@@ -128,6 +129,7 @@ def test_late_events_are_waited_for(rig: Any, tenant: Any) -> None:
     assert rig.job(tenant, job).state == State.SUCCEEDED
 
 
+@pytest.mark.slow
 def test_a_data_plane_that_is_away_fails_no_job(rig: Any, tenant: Any) -> None:
     rig.plane.script = lambda spec: Script(step_s=0.01, steps=5)
     waiting, running = rig.queued(tenant), rig.queued(tenant)
@@ -182,6 +184,7 @@ def test_a_job_cancelled_before_its_trainer_answered_is_cancelled(
     assert rig.job(tenant, job).state == State.CANCELLED
 
 
+@pytest.mark.slow
 def test_the_database_itself_keeps_events_and_checkpoints_unchanged(
     rig: Any, tenant: Any, app_db: psycopg.Connection
 ) -> None:
