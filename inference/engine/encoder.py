@@ -31,6 +31,11 @@ class TextEncoder:
     names: Mapping[int, Row] = field(default_factory=dict)
     """By a label's number the row that says what it is called; empty where rows have no labels, or labels no words."""
 
+    @property
+    def rows(self) -> int:
+        """Of training and validation."""
+        return len(self.lesson.train) + len(self.lesson.validation)
+
     @cached_property
     def train(self) -> Examples:
         """Training rows."""
@@ -62,8 +67,7 @@ class TextEncoder:
 
     def size(self) -> str:
         """In a sentence."""
-        rows = len(self.train) + len(self.validation)
-        return f"{rows:,} rows of at most {self.longest} tokens and {self.lesson.objective.width:,} outputs"
+        return f"{self.rows:,} rows of at most {self.longest} tokens and {self.lesson.objective.width:,} outputs"
 
     @cached_property
     def longest(self) -> int:

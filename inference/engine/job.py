@@ -13,7 +13,7 @@ from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.registry import vertical
 
 from inference.engine import limits
-from inference.engine.again import learned_again
+from inference.engine.again import expected, learned_again
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson, Session
 from inference.engine.checkpoints import write_folder
@@ -132,7 +132,7 @@ def _learn(attempt: Attempt, reporter: Reporter) -> dict[str, Any]:
     wished = _wished(task.candidates(lesson, features, bases, spec.options), spec.options)
     baseline = task.baseline_bytes(lesson.train) if isinstance(task, Compares) else 0
     fits = preflight(wished, len(splits.test), baseline, attempt.memory, attempt.spool)
-    _plan(reporter, fits.candidates, len(splits.test))
+    _plan(reporter, fits.candidates, lesson, len(splits.test))
     climbed = Ladder(fits.candidates, lesson, spec.options, reporter, keeper, attempt.hire).climb()
     session = Session(reporter, keeper, climbed.done, attempt.hire)
     climbed = learned_again(fits.candidates, lesson, climbed, session)
@@ -178,7 +178,7 @@ def _refuse_unlearnable(lesson: Lesson) -> None:
         raise JobFault("no_validation_rows", "the validation split has no row of a label that training has; add rows")
 
 
-def _plan(reporter: Reporter, candidates: list[Candidate], test_rows: int) -> None:
+def _plan(reporter: Reporter, candidates: list[Candidate], lesson: Lesson, test_rows: int) -> None:
     """Expected work in row passes, with one for each row of test at the end."""
-    reporter.total = sum(each.passes() for each in candidates) + test_rows
+    reporter.total = sum(each.passes() for each in candidates) + expected(candidates, lesson) + test_rows
     reporter.final = test_rows

@@ -116,7 +116,7 @@ class Probe:
 
     def passes(self) -> float:
         """One for each row."""
-        return float(len(self.encoder.train) + len(self.encoder.validation))
+        return float(self.encoder.rows)
 
     def learn(self, session: Session) -> Outcome:
         """Features once, then the head whose penalty scores best on validation."""
@@ -156,12 +156,17 @@ class Probe:
         """From the head."""
         return ProbeModel(self.encoder, read_head(files))
 
+    def again(self) -> float:
+        """One for each row."""
+        return float(self.encoder.rows)
+
     def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> ProbeModel:
         """Of the same strength, with names if those helped."""
         encoder = replace(self.encoder, lesson=lesson)
 
         def tick(rows: int) -> None:
             session.reporter.check(session.keeper.step)
+            session.reporter.work(rows)
 
         vectors = frozen_features(encoder.base, encoder.train, tick)
         taught = Taught(vectors, lesson.train_targets, self._names(tick) if NAMES in outcome.facts else None)

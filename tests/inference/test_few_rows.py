@@ -1,17 +1,20 @@
 """Few rows: what labels are called helps, and the chosen way learns from validation's rows once it has been chosen."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 import torch
 from tilth.contract import registry
-from tilth.contract.learning import Method, Rung
+from tilth.contract.learning import Method, Rung, Targets
 from tilth.contract.messages import EventKind, Row, TrainingOptions
 from tilth.contract.vertical import BaseModelOffer
 from torch import Tensor
 
 from inference.engine import again, probe
+from inference.engine.adapting.climb import adapted
+from inference.engine.adapting.recipe import Recipe
 from inference.engine.again import learned_again, whole
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson, Session
@@ -21,6 +24,9 @@ from inference.engine.fitting import Taught, fit_linear
 from inference.engine.ladder import Climbed, Ladder
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import NAMES, head_of
+from inference.engine.search.candidate import Search
+from inference.engine.search.team import Team
+from inference.engine.search.trial import Trial
 from inference.tasks.naming import spoken
 from inference.tasks.text import encoder_path
 from tests.bench.silent import NoCheckpoints, Silent
@@ -35,10 +41,14 @@ class Told(Silent):
 
     def __init__(self, check: Callable[[], None] = lambda: None) -> None:
         self.notes: list[str] = []
+        self.worked = 0.0
         self._check = check
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+    def work(self, passes: float) -> None:
+        self.worked += passes
 
     def check(self, step: int) -> None:
         self._check()
@@ -147,8 +157,10 @@ def test_a_method_learns_again_as_a_run_over_all_rows_would(tiny: Base) -> None:
     climbed = climb(path, found)
     chosen = climbed.done[Method.LORA.value]
     climbed = Climbed(chosen, "", None, climbed.board, 0, climbed.done)
-    told = learned_again(path, found, climbed, session(Told(), climbed)).outcome.model
+    reporter = Told()
+    told = learned_again(path, found, climbed, session(reporter, climbed)).outcome.model
     every = whole(found)
+    assert reporter.worked == 3 * chosen.facts["best_epoch"] * len(every.train) <= again.expected(path, found)
     # The same steps in a run that is judged on the old validation after each epoch.
     judged = Lesson(every.train, found.validation, every.train_targets, found.validation_targets, OBJECTIVE)
     candidate = encoder_path([encoder(tiny, judged)])[1]
@@ -156,6 +168,28 @@ def test_a_method_learns_again_as_a_run_over_all_rows_would(tiny: Base) -> None:
     assert run is not None
     assert chosen.facts["best_epoch"] == run.facts["best_epoch"], "choose rows on which both stop at one epoch"
     torch.testing.assert_close(outputs(told, found.validation), outputs(run.model, found.validation))
+
+
+def test_a_searchs_best_trial_learns_again_as_far_as_it_was_best(tiny: Base) -> None:
+    found = split()
+    asked = OPTIONS.model_copy(update={"trials": 3, "epochs": None, "rank": None})
+    path = encoder_path([replace(encoder(tiny, found), options=asked)])
+    search = path[-1]
+    assert isinstance(search, Search)
+    climbed = climb(path, found)
+    chosen = climbed.done[search.name]
+    climbed = Climbed(chosen, "", None, climbed.board, 0, climbed.done)
+    told = learned_again(path, found, climbed, session(Told(), climbed)).outcome.model
+    line = next(line for line in chosen.facts["trials"] if line["trial"] == chosen.facts["trial"])
+    every = whole(found)
+    recipe = Recipe(
+        rank=line.get("rank", 4), epochs=line["epochs"], batch_size=line["batch_size"], rate=line["rate"], seed=0,
+        smoothing=line["smoothing"], targets=Targets(line.get("targets", "all")), layers=line.get("layers", 2),
+    )  # fmt: skip
+    alone = Trial.begun(0, {}, Method(line["method"]), recipe, encoder(tiny, every), head_of(climbed.done["probe"]))
+    Team([alone], 8).advance({0: round(line["steps"] / line["of_steps"] * alone.run.steps)}, lambda *_: None)
+    wanted = adapted(encoder(tiny, every), alone.method, recipe, alone.run.model.learned())
+    torch.testing.assert_close(outputs(told, found.validation), outputs(wanted, found.validation))
 
 
 def outputs(model: Any, some: Sequence[Row]) -> Tensor:
@@ -201,6 +235,7 @@ def test_many_rows_are_not_learned_again(tiny: Base, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(again, "FEW", len(found.train) - 1)
     path = encoder_path([encoder(tiny, found)])[:1]
     climbed = climb(path, found)
+    assert again.expected(path, found) == 0
     assert learned_again(path, found, climbed, session(Told(), climbed)) is climbed
 
 

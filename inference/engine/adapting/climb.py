@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Self
 
 import torch
@@ -11,6 +10,7 @@ from tilth.contract.learning import Rung
 from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
+from inference.engine.adapting.anew import learned_anew
 from inference.engine.adapting.classifier import ENCODER, HEAD, Classifier, evaluate_logits, logits_of, of_encoder
 from inference.engine.adapting.methods import METHODS
 from inference.engine.adapting.recipe import Recipe
@@ -114,22 +114,17 @@ class Adapt:
         """From the files of its model."""
         return reopened(self.encoder, self.method, files)
 
+    def again(self) -> float:
+        """Three for each row and epoch."""
+        return 3.0 * self.recipe.epochs * self.encoder.rows
+
     def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
         """As many epochs as the best took, by the same schedule."""
-        encoder, recipe = replace(self.encoder, lesson=lesson), self.recipe
-        torch.manual_seed(recipe.seed)
-        model = Classifier(encoder.base, probed(session), METHODS[self.method], recipe)
-        orders = [
-            epoch_order(encoder.train, recipe.batch_size, seed=recipe.seed, epoch=at) for at in range(recipe.epochs)
-        ]
-        run = Run(model, recipe, lesson.objective, steps=sum(map(len, orders)), rows_at_once=self.rows_at_once)
-        steps = chain.from_iterable(orders[: outcome.facts["best_epoch"]])
-        for number, rows in enumerate(steps):
-            session.reporter.check(session.keeper.step)
-            loss = run.step(batch_of(encoder.train, rows), number)
-            if not loss < float("inf"):
-                raise JobFault("diverged", f"the loss became {loss} at step {number}; lower learning_rate_multiplier")
-        return adapted(self.encoder, self.method, recipe, model.learned())
+        learned = learned_anew(
+            replace(self.encoder, lesson=lesson), self.method, self.recipe, probed(session),
+            share=outcome.facts["best_epoch"] / self.recipe.epochs, rows_at_once=self.rows_at_once, session=session,
+        )  # fmt: skip
+        return adapted(self.encoder, self.method, self.recipe, learned)
 
 
 def work_of(encoder: TextEncoder, method: learning.Method, recipe: Recipe, tests: int, batch: int) -> Work:

@@ -8,10 +8,11 @@ from typing import Self
 from tilth.contract.learning import Method, Rung
 
 from inference.adapters.folder import CONFIG, read_json
-from inference.engine.adapting.climb import Adapted, probed, reopened, work_of
+from inference.engine.adapting.anew import learned_anew
+from inference.engine.adapting.climb import Adapted, adapted, probed, reopened, work_of
 from inference.engine.adapting.methods import WEIGHTS, learned_on
 from inference.engine.adapting.recipe import RANK
-from inference.engine.candidate import Outcome, Session
+from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.encoder import TextEncoder
 from inference.engine.memory import need
 from inference.engine.probe import probe_name
@@ -77,6 +78,22 @@ class Search:
             return None
         facts = {**found.facts, "trials": found.board}
         return Outcome(self.name, self.rung, found.model, found.valid, None, found.tokens, facts)
+
+    def again(self) -> float:
+        """Three for each row and epoch of one trial."""
+        return 3.0 * self.encoders[0].recipe.epochs * self.encoders[0].rows
+
+    def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
+        """By the best trial's parameters, as far down its schedule as it was best."""
+        line, space = outcome.facts, self.space
+        params = {name: line[name] for name in space.varied if name in line}
+        at = space.bases.index(space.base(params))
+        encoder, method, recipe = self.encoders[at], space.method(params), space.recipe(params)
+        learned = learned_anew(
+            replace(encoder, lesson=lesson), method, recipe, probed(session, probe_name(at)),
+            share=line["steps"] / line["of_steps"], rows_at_once=self.rows_at_once, session=session,
+        )  # fmt: skip
+        return adapted(encoder, method, recipe, learned)
 
     def reopen(self, files: Mapping[str, bytes]) -> Adapted:
         """From the files of the best trial."""
