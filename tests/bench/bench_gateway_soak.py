@@ -21,7 +21,7 @@ from tilth.tenants.keys import new_key
 from tests.bench.bench_gateway import MODEL, TENANTS, database, environment, folding, prepare, request, served
 
 NAME = "gateway_soak"
-REQUESTS = (20_000, 1_000_000)
+REQUESTS = (10_000, 1_000_000)
 """Short, and full."""
 CLIENTS = 24
 COLD = 12_000

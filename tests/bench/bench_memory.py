@@ -6,9 +6,9 @@ NAME = "memory"
 SHAPES = (
     Shape(600, 16, 10, rung="probe"),
     Shape(120, 16, 10, batch=16),
-    Shape(160, 128, 10, batch=64),
 )
 MORE = (
+    Shape(160, 128, 10, batch=64),
     Shape(3000, 16, 600, rung="probe"),
     Shape(20_000, 16, 77, rung="probe"),
     Shape(320, 128, 10, batch=128),
