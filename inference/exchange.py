@@ -110,7 +110,9 @@ class Mailbox:
     async def _answer(self, caller: Caller, question: Question) -> None:
         try:
             answer = await getattr(self._answers, question.method)(question.message)
-        except Exception as bug:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as bug:  # also a panic in a library: whoever asked must hear of it
             log.exception("%s failed", question.method)
             answer = Broke(repr(bug))
         finally:
@@ -178,6 +180,9 @@ class Line:
         except Exception as error:  # whoever asked gets it
             self._host = "" if isinstance(error, self._died) else self._host
             self._fail(error, last)
+        except asyncio.CancelledError:  # Serve has given the call up, or the loop ends
+            self._fail(Forgot(), last)
+            raise
         else:
             self._take(came, before)
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -37,6 +37,8 @@ M = TypeVar("M", bound=Message)
 EVENTS = TypeAdapter(list[TrainerEvent])
 MOST_BYTES = 8 << 20
 """Of a request's body."""
+GRACE_S = 5.0
+"""Beyond a request's deadline: a host keeps that by itself, unless it hangs."""
 ATTEMPT = re.compile("[0-9]{1,9}")
 SPOOLED = re.compile("([0-9]{1,12})[.]json")
 
@@ -102,7 +104,7 @@ class Ingress:
         host = self._host(message.model)
         if host is None:
             return fault(422, "no_such_base", f"no host for the base model {message.model.base_model}")
-        return await host.ask("predict", message.model.digest, message)  # type: ignore[no-any-return]
+        return await _in_time(host.ask("predict", message.model.digest, message), message.deadline_ms)
 
     def _host(self, model: ModelRef) -> Replicas | None:
         """Whole models have one of their own; None for a base that is not on offer."""
@@ -117,7 +119,7 @@ class Ingress:
         if host is None or (message.model is not None and message.model.base_model != message.base_model):
             return fault(422, "no_such_base", f"no host for the base model {message.base_model}")
         key = message.model.digest if message.model is not None else message.flow  # the base itself is everywhere
-        return await host.ask("embed", key, message)  # type: ignore[no-any-return]
+        return await _in_time(host.ask("embed", key, message), message.deadline_ms)
 
     async def _load(self, message: LoadRequest) -> Answer:
         host = self._host(message.model)
@@ -144,6 +146,14 @@ class Ingress:
         wanted = [name for found, name in spooled if int(found[1]) > query.after]
         bodies = [self._storage.read(query.grant, name) for name in wanted[: query.limit]]
         return tuple(event for body in bodies for event in EVENTS.validate_json(body))
+
+
+async def _in_time(asked: Coroutine[Any, Any, Answer], deadline_ms: int) -> Answer:
+    try:
+        async with asyncio.timeout(deadline_ms / 1000 + GRACE_S):
+            return await asked
+    except TimeoutError:
+        return fault(503, "overloaded", "the host did not answer before the request's deadline")
 
 
 def _rendered(answer: Answer) -> Response:

@@ -65,17 +65,23 @@ class Replica:
 
         Without it nobody would see the death of a replica that is asked for nothing, or that a lost one is back.
         """
-        lost: tuple[type[Exception], ...] = (*self._died, TimeoutError)
         while True:
             try:
                 async with asyncio.timeout(BEAT_S + patience_s if self.here else None):
                     await self._handle.stay.remote(BEAT_S if self.here else 0.0)
-            except lost as error:
-                if self.here:
-                    self._lose(error)
-                await asyncio.sleep(BEAT_S)
+            except asyncio.CancelledError as cancelled:
+                if (own := asyncio.current_task()) is None or own.cancelling():
+                    raise
+                await self._missed(cancelled)
+            except Exception as error:  # whatever Serve or Ray says: it did not stay
+                await self._missed(error)
             else:
                 self.here = True
+
+    async def _missed(self, why: BaseException) -> None:
+        if self.here:
+            self._lose(why)
+        await asyncio.sleep(BEAT_S)
 
     def _next_loss(self) -> asyncio.Future[None]:
         """Done when it is lost the next time."""
@@ -83,7 +89,7 @@ class Replica:
             self._loss = asyncio.get_running_loop().create_future()
         return self._loss
 
-    def _lose(self, why: Exception) -> None:
+    def _lose(self, why: BaseException) -> None:
         log.warning("replica %s is lost: %r", self.name, why)
         self.here = False
         if self._loss is not None:

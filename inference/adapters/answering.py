@@ -1,10 +1,11 @@
 """What a host answers: the service of a base model, its faults turned into answers so that no traceback crosses."""
 
+import logging
 from collections.abc import Awaitable
 from typing import TypeVar
 
 import torch
-from tilth.contract.errors import ContractError
+from tilth.contract.errors import ContractError, GrantRefused, SealBroken
 from tilth.contract.messages import EmbedReply, EmbedRequest, LoadReply, LoadRequest, PredictReply, PredictRequest
 from tilth.contract.vertical import BaseModelOffer
 
@@ -19,6 +20,7 @@ from inference.faults import Faulty, fault
 from inference.settings import Settings
 from inference.storage import Storage, load_verify_key
 
+log = logging.getLogger(__name__)
 A = TypeVar("A")
 FAULTS = (Overloaded, MixedAnswer, ContractError, JobFault, FileNotFoundError)
 """What is told; everything else is a bug."""
@@ -69,5 +71,12 @@ def answered(error: Exception) -> Faulty:
         case TooLong():
             return fault(422, "input_too_long", str(error))
         case FileNotFoundError():
-            return fault(422, "model_missing", f"the model's folder is not in storage: {error}")
+            log.error("a model's folder is not in storage: %s", error)
+            return fault(422, "model_missing", "the model's folder is not in storage")
+        case SealBroken():
+            log.error("a model's folder cannot be unsealed: %s", error)
+            return fault(422, "seal_broken", "the model's folder cannot be unsealed")
+        case GrantRefused():  # the control plane's doing, never the customer's
+            log.error("a grant is refused: %s", error)
+            return fault(403, "grant_refused", "the grant for the model's folder is refused")
     return fault(422, "refused", str(error))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.adapters.flows import Flows, Overloaded
-from inference.adapters.loads import Loads
+from inference.adapters.loads import PREFETCH, Loads
 from inference.adapters.pool import Fetch, Pool, Slot
 from inference.adapters.stacked import StackedModel
 from inference.engine.batches import padded
@@ -21,8 +21,6 @@ MAX_ROWS = 64
 """Rows of one forward."""
 MAX_WAITING = 2048
 """Rows that may wait; more are refused, never dropped."""
-PREFETCH = "prefetch"
-"""The flow of what is loaded before anybody asks: one turn among the customers'."""
 ALONE_COSTS = 4
 """A row that is computed alone takes about the time of so many that are computed together."""
 
@@ -98,7 +96,11 @@ class Batcher:
         waiting = [Waiting(row, slot, deadline, alone or self._deterministic) for row in ids]
         self._flows.add(flow, waiting)
         self._wake()
-        return list(await asyncio.gather(*(each.answer for each in waiting)))
+        try:
+            return list(await asyncio.gather(*(each.answer for each in waiting)))
+        finally:
+            for each in waiting:  # rows of a request that has ended otherwise wait no longer
+                each.answer.cancel()
 
     def _wake(self) -> None:
         if self._running is None or self._running.done():
@@ -115,7 +117,7 @@ class Batcher:
         batch: list[Waiting] = []
         room = MAX_ROWS
         while room > 0 and (each := self._flows.take()):
-            if each.answer.cancelled():
+            if each.answer.done():
                 continue
             if time.monotonic() > each.deadline:
                 each.answer.set_exception(Overloaded("the request waited past its deadline"))
@@ -125,20 +127,38 @@ class Batcher:
         return sorted(batch, key=lambda each: (each.alone, each.slot.number))
 
     async def _answer(self, batch: list[Waiting]) -> None:
+        """Its slots stay in use until the forward has ended, whoever leaves meanwhile."""
+        slots = {each.slot.number: each.slot for each in batch}.values()
+        for slot in slots:
+            slot.pins += 1
+        try:
+            await self._answer_held(batch)
+        finally:
+            for slot in slots:
+                self._pool.unpin(slot)
+
+    async def _answer_held(self, batch: list[Waiting]) -> None:
+        """Of rows that fail together each half is tried again: only that fails at which it lies."""
+        batch = [each for each in batch if not each.answer.done()]
+        if not batch:
+            return
         try:
             loop = asyncio.get_running_loop()
             answers = await loop.run_in_executor(self._thread, self._forward, batch)
+        except Exception as fault:
+            if len(batch) > 1:
+                half = len(batch) // 2
+                await self._answer_held(batch[:half])
+                await self._answer_held(batch[half:])
+            elif not batch[0].answer.done():
+                batch[0].answer.set_exception(fault)
+        else:
             for each, answer in zip(batch, answers, strict=True):
                 self._give(each, answer)
-        except Exception as fault:  # the rows' own callers get it; the next batch goes on
-            for each in batch:
-                if not each.answer.done():
-                    each.answer.set_exception(fault)
 
     def _give(self, each: Waiting, answer: Answered) -> None:
         """Hands a row its answer; a slot that holds another's weights is not used again as it is."""
-        if answer.digest != each.slot.digest and not each.slot.distrusted:
-            self._pool.distrust(each.slot)
+        if answer.digest != each.slot.digest and self._pool.distrust(each.slot):
             self._alarm(f"slot {each.slot.number} holds {answer.digest} instead of {each.slot.digest}")
         if not each.answer.done():
             each.answer.set_result(answer)

@@ -1,7 +1,9 @@
 """What waits, by customer: one of each flow in turn, so that one's flood does not starve another."""
 
+import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -49,3 +51,47 @@ class Flows(Generic[T]):
         if queue:
             self._flows[flow] = queue
         return item
+
+
+class Turns:
+    """So many are at work at a time; the others wait, one of each flow in turn. Lives on the event loop."""
+
+    def __init__(self, places: int, most: int) -> None:
+        self._places = places
+        self._waiting: Flows[asyncio.Future[None]] = Flows(most)
+        self.at_work = 0
+
+    def ask(self, flow: str, ready: "asyncio.Future[None]") -> None:
+        """Ends ``ready`` when there is a place, which ``over`` gives back; raises Overloaded.
+
+        Who waits in several flows has the first place that comes to one of them.
+        """
+        if self.at_work < self._places:
+            self.at_work += 1
+            ready.set_result(None)
+        else:
+            self._waiting.add(flow, [ready])
+
+    def over(self) -> None:
+        """A place passes on."""
+        while (ready := self._waiting.take()) is not None:
+            if not ready.done():
+                ready.set_result(None)
+                return
+        self.at_work -= 1
+
+    @asynccontextmanager
+    async def turn(self, flow: str) -> AsyncIterator[None]:
+        """A place meanwhile; raises Overloaded."""
+        ready = asyncio.get_running_loop().create_future()
+        self.ask(flow, ready)
+        try:
+            await ready
+        except asyncio.CancelledError:
+            if not ready.cancelled():  # it had come already
+                self.over()
+            raise
+        try:
+            yield
+        finally:
+            self.over()

@@ -4,21 +4,29 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
-from inference.adapters.flows import Flows, Overloaded
+from inference.adapters.flows import Overloaded, Turns
 from inference.adapters.pool import Fetch, NoSlotFree, Pool, Slot
 
 LOADERS = 4
 """Adapters that are read, or wait for a slot, at one time."""
 MAX_LOADS = 1024
 """Adapters that may wait for a loader; more are refused."""
+PREFETCH = "prefetch"
+"""The flow of what is loaded before anybody asks: one turn among the customers'."""
 
 
 @dataclass
 class Arrival:
     """An adapter under way, and how many wait for it."""
 
+    ready: "asyncio.Future[None]"
+    """A loader is there."""
+    flows: set[str] = field(default_factory=set)
+    """In whose turns it waits for one."""
     waiting: int = 0
     slot: Slot | None = None
     task: "asyncio.Task[Slot]" = field(init=False)
@@ -35,10 +43,9 @@ class Loads:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._threads = ThreadPoolExecutor(LOADERS, "load")
-        self._turns: Flows[asyncio.Future[None]] = Flows(MAX_LOADS)
-        self._at_work = 0
+        self._turns = Turns(LOADERS, MAX_LOADS)
         self._arrivals: dict[str, Arrival] = {}
-        self._slotless: deque[asyncio.Future[None]] = deque()
+        self._slotless: deque[asyncio.Future[int]] = deque()
         pool.on_idle = self._slot_freed
 
     async def pin(self, flow: str, digest: str, fetch: Fetch, deadline: float) -> Slot:
@@ -46,6 +53,7 @@ class Loads:
         if slot := self._pool.take(digest):
             return slot
         arrival = self._arrivals.get(digest) or self._begin(flow, digest, fetch)
+        self._join(arrival, flow)
         arrival.waiting += 1
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -58,10 +66,20 @@ class Loads:
             raise
 
     def _begin(self, flow: str, digest: str, fetch: Fetch) -> Arrival:
-        arrival = self._arrivals[digest] = Arrival()
-        arrival.task = asyncio.get_running_loop().create_task(self._arrive(flow, digest, fetch, arrival))
-        arrival.task.add_done_callback(_seen)
+        loop = asyncio.get_running_loop()
+        arrival = Arrival(loop.create_future(), {flow})
+        self._turns.ask(flow, arrival.ready)
+        self._arrivals[digest] = arrival
+        arrival.task = loop.create_task(self._arrive(digest, fetch, arrival))
+        arrival.task.add_done_callback(seen)
         return arrival
+
+    def _join(self, arrival: Arrival, flow: str) -> None:
+        """Whoever joins has his own turn, too: what many ask for must not wait behind all that one of them asks for."""
+        if flow not in arrival.flows and not arrival.ready.done():
+            with suppress(Overloaded):  # it waits already
+                self._turns.ask(flow, arrival.ready)
+                arrival.flows.add(flow)
 
     def _leave(self, arrival: Arrival) -> None:
         """One who waited has gone: what was taken into use for him is given back."""
@@ -69,13 +87,13 @@ class Loads:
         if arrival.slot is not None:
             self._pool.unpin(arrival.slot)
 
-    async def _arrive(self, flow: str, digest: str, fetch: Fetch, arrival: Arrival) -> Slot:
+    async def _arrive(self, digest: str, fetch: Fetch, arrival: Arrival) -> Slot:
         try:
-            await self._turn(flow)
+            await arrival.ready
             try:
                 return await self._load(digest, fetch, arrival)
             finally:
-                self._turn_over()
+                self._turns.over()
         finally:
             del self._arrivals[digest]
 
@@ -95,43 +113,32 @@ class Loads:
         return arrival.slot
 
     async def _slot(self, arrival: Arrival) -> int:
-        """A slot to fill, as soon as one is not in use."""
-        while True:
-            try:
+        """A slot to fill, first come, first served; while somebody waits, slots in use take nobody new."""
+        if not self._slotless:
+            with suppress(NoSlotFree):
                 return self._pool.reserve()
-            except NoSlotFree:
-                freed = asyncio.get_running_loop().create_future()
-                self._slotless.append(freed)
-                await freed
-            if not arrival.waiting:
-                self._slot_freed()  # for the next in line
-            arrival.refuse_abandoned()
+        self._pool.retire()
+        given = asyncio.get_running_loop().create_future()
+        self._slotless.append(given)
+        number: int = await given
+        if not arrival.waiting:
+            self._pool.release(number)  # for the next in line
+        arrival.refuse_abandoned()
+        return number
 
     def _slot_freed(self) -> None:
         while self._slotless:
-            freed = self._slotless.popleft()
-            if not freed.done():  # cancelled as the loop ends
-                freed.set_result(None)
+            if self._slotless[0].done():  # cancelled as the loop ends
+                self._slotless.popleft()
+                continue
+            try:
+                number = self._pool.reserve()
+            except NoSlotFree:
                 return
-
-    async def _turn(self, flow: str) -> None:
-        """Waits until one of the loaders is this flow's."""
-        if self._at_work < LOADERS:
-            self._at_work += 1
-            return
-        ready = asyncio.get_running_loop().create_future()
-        self._turns.add(flow, [ready])
-        await ready
-
-    def _turn_over(self) -> None:
-        while (ready := self._turns.take()) is not None:
-            if not ready.done():
-                ready.set_result(None)  # the loader passes on
-                return
-        self._at_work -= 1
+            self._slotless.popleft().set_result(number)
 
 
-def _seen(task: "asyncio.Task[Slot]") -> None:
+def seen(task: "asyncio.Task[Any]") -> None:
     """Looks at what a load ended with: all who waited may have left."""
     if not task.cancelled():
         task.exception()

@@ -22,8 +22,10 @@ class Slot:
     packed: Packed
     generation: int
     pins: int = 0
+    retired: bool = False
+    """Nobody new is sent there, and it is free once nobody uses it."""
     distrusted: bool = False
-    """Its row held something else: nobody new is sent there, and it is filled anew once nobody uses it."""
+    """Its row held something else."""
 
     @property
     def digest(self) -> str:
@@ -68,8 +70,8 @@ class Pool:
         """One user less."""
         slot.pins -= 1
         if slot.pins == 0:
-            if slot.distrusted:
-                self._free.append(slot.number)
+            if slot.retired:
+                self._empty(slot)
             self.on_idle()
 
     def recall(self, digest: str) -> Packed | None:
@@ -111,12 +113,20 @@ class Pool:
         self._free.append(number)
         self.on_idle()
 
-    def distrust(self, slot: Slot) -> None:
-        """The slot in use holds another's weights: the next who asks for its adapter gets it loaded into another."""
-        if not slot.distrusted:
-            slot.distrusted = True
-            if self._slots.get(slot.digest) is slot:
-                del self._slots[slot.digest]
+    def distrust(self, slot: Slot) -> bool:
+        """The slot in use holds another's weights; its adapter is loaded into another. False if that was known."""
+        if slot.distrusted:
+            return False
+        slot.distrusted = slot.retired = True
+        if self._slots.get(slot.digest) is slot:
+            del self._slots[slot.digest]
+        return True
+
+    def retire(self) -> None:
+        """The slot in use that was asked for longest ago takes nobody new, for others wait for one, too."""
+        if slot := next((slot for slot in self._slots.values() if slot.pins), None):
+            del self._slots[slot.digest]
+            slot.retired = True
 
     def scrub(self) -> str | None:
         """Checks one slot's weights against the sum of what it was filled with; empties and names a changed one."""
@@ -148,5 +158,8 @@ class Pool:
 
     def _evict(self, slot: Slot) -> None:
         del self._slots[slot.digest]
-        self._table.forget(slot.digest)
+        self._empty(slot)
+
+    def _empty(self, slot: Slot) -> None:
+        self._table.forget(slot.number)
         self._free.append(slot.number)

@@ -4,7 +4,9 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
 from tilth.contract.digest import base_digest
@@ -22,16 +24,20 @@ from tilth.contract.messages import (
 from tilth.contract.registry import vertical
 
 from inference.adapters.batcher import Answered, Batcher
+from inference.adapters.flows import Overloaded, Turns
 from inference.adapters.folder import FEATURES, AdapterFolder, FolderRefused, bare, read_folder
 from inference.adapters.pool import Pool
 from inference.adapters.stacked import StackedModel
-from inference.engine.base_models import Base
+from inference.engine.base_models import CHARACTERS, Base
 from inference.engine.heads import linear_names
 from inference.engine.task import Encodes, Features, Task, load_task
 from inference.storage import Storage
 
 RANK = 16
 LOAD_S = 30.0
+MAX_ENCODING = 1024
+"""Requests whose texts may wait for the tokeniser; more are refused."""
+T = TypeVar("T")
 
 
 class BaseService:
@@ -46,6 +52,8 @@ class BaseService:
         self.model = StackedModel(base.model, linear_names(base.model), slots=slots, rank=RANK, dtype=dtype)
         self.pool = Pool(self.model.table, base.hidden_size, memory_mb=memory_mb)
         self._batcher = Batcher(self.model, self.pool, alarm, deterministic=deterministic)
+        self._tokenizer = ThreadPoolExecutor(1, "encode")
+        self._encoding = Turns(1, MAX_ENCODING)
         self._tasks: dict[str, Task] = {}
 
     async def predict(self, request: PredictRequest) -> PredictReply:
@@ -54,7 +62,7 @@ class BaseService:
         self._batcher.refuse_full(request.flow, len(request.inputs))
         async with self._batcher.held(request.flow, ref.digest, partial(self._fetch, ref), deadline) as slot:
             task, features = self._task(ref.vertical), slot.packed.features
-            ids = await asyncio.to_thread(self._encode, task, features, request)
+            ids = await self._encoded(request.flow, deadline, partial(self._encode, task, features, request))
             answers = await self._batcher.answers(request.flow, slot, ids, deadline, alone=ref.deterministic)
         return _reply(task, features, answers, tuple(map(len, ids)))
 
@@ -62,7 +70,7 @@ class BaseService:
         """Unit vectors of texts, by a fine-tuned model's encoder or by the base alone; raises TooLong."""
         ref, deadline = request.model, time.monotonic() + request.deadline_ms / 1000
         self._batcher.refuse_full(request.flow, len(request.texts))
-        ids = await asyncio.to_thread(self._whole, request.texts)
+        ids = await self._encoded(request.flow, deadline, partial(self._whole, request.texts))
         digest = ref.digest if ref else base_digest(request.base_model, self._base.revision)
         fetch = partial(self._fetch, ref) if ref else partial(bare, digest, self._base.hidden_size)
         async with self._batcher.held(request.flow, digest, fetch, deadline) as slot:
@@ -80,6 +88,14 @@ class BaseService:
         slot = await self._batcher.load(request.model.digest, partial(self._fetch, request.model), LOAD_S)
         return LoadReply(digest=self.model.table.digest(slot.number), generation=slot.generation)
 
+    async def _encoded(self, flow: str, deadline: float, encode: Callable[[], T]) -> T:
+        """One request of each flow in turn; raises Overloaded."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()), self._encoding.turn(flow):
+                return await asyncio.get_running_loop().run_in_executor(self._tokenizer, encode)
+        except TimeoutError:
+            raise Overloaded("the request's texts could not be read before its deadline") from None
+
     def _encode(self, task: Task, features: Features, request: PredictRequest) -> list[list[int]]:
         if not isinstance(task, Encodes):
             raise FolderRefused(f"{request.model.vertical} has no texts to encode; its models are no adapters")
@@ -89,8 +105,9 @@ class BaseService:
         """Token ids of texts, none cut off."""
         most = self._base.longest
         ids = self._base.encode(list(texts), most + 1)
-        if long := next((at for at, row in enumerate(ids) if len(row) > most), None):
-            raise TooLong(f"input {long} has more than {most} tokens, which {self._base.id} reads at most; cut it")
+        for at, (text, row) in enumerate(zip(texts, ids, strict=True)):
+            if len(row) > most or len(text) > most * CHARACTERS:
+                raise TooLong(f"input {at} has more than {most} tokens, which {self._base.id} reads at most; cut it")
         return ids
 
     def _task(self, name: str) -> Task:

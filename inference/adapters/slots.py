@@ -2,6 +2,8 @@
 
 import hashlib
 import mmap
+import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +87,10 @@ class SlotTable:
         self._used = [0] * slots
         self.contents: dict[str, Packed] = {}
         """By digest: the head belongs to the weights that a row's stamp names."""
+        self._filled = [""] * slots
+        self._holders = Counter[str]()
+        """In how many slots an adapter is: it may leave one while it comes into another."""
+        self._books = threading.Lock()
 
     def pack(self, folder: AdapterFolder, hidden: int) -> Packed:
         """The adapter in a slot's layout and precision; raises FolderRefused if it is not for this base."""
@@ -108,7 +114,10 @@ class SlotTable:
         row, used = self.rows[slot], len(packed.row)
         row[: self._stamp] = 0
         row[self._line : used] = packed.row[self._line :]
-        self.contents[packed.digest] = packed
+        with self._books:
+            self._let_go(slot)
+            self.contents[packed.digest], self._filled[slot] = packed, packed.digest
+            self._holders[packed.digest] += 1
         self._used[slot] = used
         self.generations[slot] += 1
         row[: self._stamp] = packed.row[: self._stamp]
@@ -122,9 +131,17 @@ class SlotTable:
         """What the slot's row holds, by its stamp."""
         return self.contents[self.digest(slot)]
 
-    def forget(self, digest: str) -> None:
-        """Frees the head of an adapter that left its slot."""
-        self.contents.pop(digest, None)
+    def forget(self, slot: int) -> None:
+        """Frees the head of the adapter that a slot was filled with, unless another slot has it, too."""
+        with self._books:
+            self._let_go(slot)
+
+    def _let_go(self, slot: int) -> None:
+        digest, self._filled[slot] = self._filled[slot], ""
+        self._holders[digest] -= 1
+        if self._holders[digest] <= 0:
+            del self._holders[digest]
+            self.contents.pop(digest, None)
 
     def checksum(self, slot: int) -> int:
         """Of what the slot's adapter takes of its row: weights that moved without their stamp change it."""

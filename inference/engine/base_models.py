@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ READ = 1 << 18
 """Characters that are tokenised together: the tokeniser holds some hundred bytes for each token, also of what is cut,
 and its library ends the process where it gets no memory.
 """
+CHARACTERS = 64
+"""For each token that a text may have; what is beyond is not read, however little of it is words."""
 NON_COMMERCIAL = ("nc", "non-commercial", "noncommercial", "research-only")
 
 
@@ -29,6 +31,8 @@ class Base:
     revision: str
     model: nn.Module
     tokenizer: Any
+    _tokenizing: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """The tokeniser holds ``max_length`` as its state: another thread would change it between two steps of a call."""
 
     def named(self, id_: str) -> "Base":
         """The same under another offer's id."""
@@ -46,11 +50,13 @@ class Base:
         return min(int(positions.max_position_embeddings), int(self.tokenizer.model_max_length))
 
     def encode(self, texts: list[str], max_length: int, seconds: list[str] | None = None) -> list[list[int]]:
-        """Token ids of each text, or pair, truncated, with special tokens, unpadded."""
-        encoded: list[list[int]] = []
+        """Token ids of each text, or pair, truncated, with special tokens, unpadded; safe from several threads."""
+        most, encoded = max_length * CHARACTERS, list[list[int]]()
+        texts, seconds = [text[:most] for text in texts], seconds and [text[:most] for text in seconds]
         for part in _parts(map(len, texts) if seconds is None else map(_both, texts, seconds)):
             pairs = None if seconds is None else seconds[part]
-            encoded += self.tokenizer(texts[part], pairs, truncation=True, max_length=max_length)["input_ids"]
+            with self._tokenizing:
+                encoded += self.tokenizer(texts[part], pairs, truncation=True, max_length=max_length)["input_ids"]
         return encoded
 
 

@@ -1,4 +1,4 @@
-"""Which whole models are in memory: least recently used out when they grow too large; one load for all who wait."""
+"""Which whole models are in memory: least recently used out when they grow too large."""
 
 import threading
 from collections import OrderedDict
@@ -37,28 +37,20 @@ class Cabinet:
         self._bases = bases
         self._models: OrderedDict[str, Filed] = OrderedDict()
         self._lock = threading.Lock()
-        self._loads: dict[str, threading.Lock] = {}
         self._made = 0
-
-    def get(self, ref: ModelRef, fetch: Callable[[], WholeFolder]) -> Filed:
-        """The model of that digest; raises FolderRefused if storage holds another, or cannot be read."""
-        if found := self._known(ref.digest):
-            return found
-        with self._lock:
-            loading = self._loads.setdefault(ref.digest, threading.Lock())
-        with loading:
-            return self._known(ref.digest) or self._load(ref, fetch)
 
     def __len__(self) -> int:
         return len(self._models)
 
-    def _known(self, digest: str) -> Filed | None:
+    def known(self, digest: str) -> Filed | None:
+        """The model of that digest, if it is in memory."""
         with self._lock:
             if found := self._models.get(digest):
                 self._models.move_to_end(digest)
             return found
 
-    def _load(self, ref: ModelRef, fetch: Callable[[], WholeFolder]) -> Filed:
+    def load(self, ref: ModelRef, fetch: Callable[[], WholeFolder]) -> Filed:
+        """The model from storage; raises FolderRefused if that holds another, or cannot be read."""
         folder = fetch()
         if folder.digest != ref.digest:
             raise FolderRefused(f"asked for {ref.digest}, the bytes in storage have {folder.digest}")
@@ -67,7 +59,6 @@ class Cabinet:
             self._made += 1
             filed = Filed(task, folder.features, model, folder.digest, self._made)
             self._models[ref.digest] = filed
-            self._loads.pop(ref.digest, None)
             while len(self._models) > 1 and sum(each.model.held for each in self._models.values()) > self._capacity:
                 self._models.popitem(last=False)
         return filed

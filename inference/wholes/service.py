@@ -9,7 +9,8 @@ from typing import Any
 
 from tilth.contract.messages import LoadReply, LoadRequest, ModelRef, PredictionUsage, PredictReply, PredictRequest
 
-from inference.adapters.flows import Flows, Overloaded
+from inference.adapters.flows import Flows, Overloaded, Turns
+from inference.adapters.loads import LOADERS, MAX_LOADS, PREFETCH, seen
 from inference.engine.base_models import Bases
 from inference.storage import Storage
 from inference.wholes.cabinet import Cabinet, Filed
@@ -37,7 +38,9 @@ class WholeService:
         self.cabinet = Cabinet(capacity, bases)
         self._flows: Flows[Asked] = Flows(MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "answer")
-        self._loaders = ThreadPoolExecutor(4, "load")
+        self._loaders = ThreadPoolExecutor(LOADERS, "load")
+        self._turns = Turns(LOADERS, MAX_LOADS)
+        self._loads: dict[str, asyncio.Task[Filed]] = {}
         self._running: asyncio.Task[None] | None = None
 
     async def predict(self, request: PredictRequest) -> PredictReply:
@@ -45,7 +48,7 @@ class WholeService:
         self._flows.refuse_full(request.flow, 1)
         deadline = time.monotonic() + request.deadline_ms / 1000
         try:
-            whole = await asyncio.wait_for(self._whole(request.model), request.deadline_ms / 1000)
+            whole = await asyncio.wait_for(self._whole(request.flow, request.model), request.deadline_ms / 1000)
         except TimeoutError:
             raise Overloaded("the model could not be read before the request's deadline") from None
         asked = Asked(request, whole, deadline)
@@ -56,13 +59,25 @@ class WholeService:
 
     async def load(self, request: LoadRequest) -> LoadReply:
         """Reads a model before anybody asks."""
-        whole = await self._whole(request.model)
+        whole = await self._whole(PREFETCH, request.model)
         return LoadReply(digest=whole.digest, generation=whole.generation)
 
-    async def _whole(self, ref: ModelRef) -> Filed:
-        loop = asyncio.get_running_loop()
-        fetch = partial(self._fetch, ref)
-        return await loop.run_in_executor(self._loaders, self.cabinet.get, ref, fetch)
+    async def _whole(self, flow: str, ref: ModelRef) -> Filed:
+        """From memory at once; else read once for all who wait, one model of each flow in turn."""
+        if found := self.cabinet.known(ref.digest):
+            return found
+        if (load := self._loads.get(ref.digest)) is None:
+            load = self._loads[ref.digest] = asyncio.get_running_loop().create_task(self._load(flow, ref))
+            load.add_done_callback(seen)
+        return await asyncio.shield(load)
+
+    async def _load(self, flow: str, ref: ModelRef) -> Filed:
+        try:
+            async with self._turns.turn(flow):
+                loop, fetch = asyncio.get_running_loop(), partial(self._fetch, ref)
+                return await loop.run_in_executor(self._loaders, self.cabinet.load, ref, fetch)
+        finally:
+            del self._loads[ref.digest]
 
     def _fetch(self, ref: ModelRef) -> WholeFolder:
         names = self._storage.names(ref.folder)
@@ -78,7 +93,10 @@ class WholeService:
                 continue
             try:
                 answer: Any = await loop.run_in_executor(self._thread, _answer, asked.whole, asked.request)
-            except Exception as fault:  # its own caller gets it; the next one is answered
+            except asyncio.CancelledError:
+                asked.answer.cancel()
+                raise
+            except BaseException as fault:  # also a panic in a library: its own caller gets it, the next is answered
                 if not asked.answer.done():
                     asked.answer.set_exception(fault)
             else:

@@ -10,7 +10,7 @@ import pytest
 
 from inference.adapters.answering import answered
 from inference.adapters.batcher import Batcher
-from inference.adapters.flows import Flows, Overloaded
+from inference.adapters.flows import Flows, Overloaded, Turns
 from inference.adapters.folder import AdapterFolder, FolderRefused, bare
 from inference.adapters.pool import Pool
 from inference.adapters.stacked import StackedModel
@@ -18,6 +18,7 @@ from inference.engine.base_models import Base
 from inference.engine.heads import linear_names
 from inference.ingress import _rendered
 from tests.inference.adapter_world import again
+from tests.inference.waiting import until
 
 ROW = [[5, 6, 7]]
 
@@ -66,7 +67,7 @@ class Rig:
     async def forward(self) -> None:
         """Lets one forward through, once every adapter that can be loaded is."""
         loads, before = self.batcher._loads, self._given
-        while loads._at_work != len(loads._slotless):  # noqa: ASYNC110
+        while loads._turns.at_work != len(loads._slotless):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         assert self._leave is not None
         self._leave.release()
@@ -101,6 +102,111 @@ def test_who_is_quiet_waits_for_at_most_three_forwards_of_a_flood_of_cold_adapte
         return waited
 
     assert asyncio.run(story()) <= 3
+
+
+def test_who_comes_where_every_slot_is_asked_for_without_a_pause_gets_one(tiny: Base) -> None:
+    """Of two busy adapters one gives its slot to the newcomer, and comes back into it."""
+    rig = Rig(tiny, slots=2)
+
+    async def busy(number: int) -> None:
+        while True:
+            await rig.ask(f"busy {number}", number)
+
+    async def story() -> int:
+        rig.gate()
+        tasks = [asyncio.create_task(busy(number % 2)) for number in range(6)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+            await rig.forward()
+        newcomer, before = asyncio.create_task(rig.ask("new", 9)), rig.model.forwards
+        while not newcomer.done():
+            await asyncio.sleep(0)
+            await rig.forward()
+        waited = rig.model.forwards - before - 1
+        for task in tasks:
+            task.cancel()
+        rig.open()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for number in (0, 1, 9):
+            await rig.ask("after", number)
+        return waited
+
+    assert asyncio.run(story()) <= 3
+    assert (rig.pool.idle, rig.reads) == (2, {digest_of(number): 1 for number in (0, 1, 9)})
+
+
+def test_what_two_ask_for_does_not_wait_behind_all_that_one_of_them_asks_for(tiny: Base) -> None:
+    rig, order = Rig(tiny, slots=64), list[int]()
+
+    async def ask(flow: str, number: int) -> None:
+        await rig.ask(flow, number)
+        order.append(number)
+
+    async def story() -> None:
+        flood = [asyncio.create_task(ask("loud", number)) for number in [*range(1, 41), 50]]
+        await asyncio.sleep(0)
+        await asyncio.gather(*flood, ask("quiet", 50))
+
+    asyncio.run(story())
+    assert rig.reads[digest_of(50)] == 1
+    assert order.index(50) < 12
+
+
+def test_a_row_that_fails_harms_no_other_of_its_batch(tiny: Base) -> None:
+    rig = Rig(tiny, slots=8)
+
+    def picky(ids: Any, mask: Any, slots: Any) -> Any:
+        if 9 in ids:
+            raise IndexError("row out of range")
+        return rig._vectors(ids, mask, slots)
+
+    rig.model.vectors = picky  # type: ignore[assignment,method-assign]
+
+    async def story() -> list[Any]:
+        rows = [rig.batcher.rows(f"f{n}", digest_of(n), partial(rig.fetch, digest_of(n)), [[5, 6 + (n == 3) * 3]], 60)
+                for n in range(6)]  # fmt: skip
+        return await asyncio.gather(*rows, return_exceptions=True)
+
+    found = asyncio.run(story())
+    assert [type(each) for each in found] == [IndexError if n == 3 else list for n in range(6)]
+    assert [each[0].digest for n, each in enumerate(found) if n != 3] == [digest_of(n) for n in range(6) if n != 3]
+    assert rig.pool.idle == 8
+
+
+def test_rows_of_a_request_that_has_failed_are_not_computed(tiny: Base) -> None:
+    rig = Rig(tiny, slots=2)
+
+    def broken(*asked: Any) -> Any:
+        raise RuntimeError("out of order")
+
+    rig.model.vectors = broken  # type: ignore[assignment,method-assign]
+
+    async def story() -> None:
+        with pytest.raises(RuntimeError, match="out of order"):
+            await rig.ask("f", 1, rows=500)
+        rig.open()
+        await rig.ask("g", 2)
+
+    asyncio.run(story())
+    assert rig.model.forwards < 4, "500 rows would be eight"
+    assert rig.pool.idle == 2
+
+
+def test_a_slot_stays_in_use_until_its_forward_has_ended_though_everybody_has_left(tiny: Base) -> None:
+    rig = Rig(tiny, slots=2)
+
+    async def story() -> None:
+        rig.gate()
+        asked = [asyncio.create_task(rig.ask("f", number)) for number in (1, 2)]
+        await until(lambda: rig.batcher._running is not None and len(rig.pool) == 2)
+        asked[0].cancel()
+        await asyncio.gather(asked[0], return_exceptions=True)
+        assert rig.pool.idle == 0
+        rig.open()
+        await asked[1]
+        await until(lambda: rig.pool.idle == 2)
+
+    asyncio.run(story())
 
 
 def test_an_adapter_that_many_ask_for_at_once_is_read_once(tiny: Base) -> None:
@@ -186,7 +292,55 @@ def test_a_read_that_fails_gives_the_loader_and_the_slot_back(tiny: Base) -> Non
         await rig.ask("f", 1)
 
     asyncio.run(story())
-    assert (rig.pool.idle, rig.batcher._loads._at_work) == (1, 0)
+    assert (rig.pool.idle, rig.batcher._loads._turns.at_work) == (1, 0)
+
+
+async def queued(turns: Turns, said: list[str], *flows: str) -> list["asyncio.Task[None]"]:
+    """One task of each flow, in this order; each says its flow when its turn comes."""
+
+    async def work(flow: str) -> None:
+        async with turns.turn(flow):
+            said.append(flow)
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(work(flow)) for flow in flows]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_turns_go_round_the_flows_and_whoever_leaves_passes_his_on() -> None:
+    async def story() -> tuple[list[str], int]:
+        turns, said = Turns(1, 10), list[str]()
+        tasks = await queued(turns, said, "a", "a", "b", "a", "c")
+        tasks[2].cancel()  # while it waits
+        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = await queued(turns, said, "d", "e", "f")
+        await until(tasks[0].done)
+        tasks[1].cancel()  # as its turn has come
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return said, turns.at_work
+
+    said, at_work = asyncio.run(story())
+    assert said[:4] == ["a", "a", "c", "a"]
+    assert (said[4], said[-1], at_work) == ("d", "f", 0)
+
+
+def test_what_waits_in_two_flows_takes_one_place() -> None:
+    async def story() -> tuple[bool, bool, int]:
+        turns, loop = Turns(1, 10), asyncio.get_running_loop()
+        first, both, last = (loop.create_future() for _ in range(3))
+        turns.ask("a", first)
+        turns.ask("a", both)
+        turns.ask("b", both)
+        turns.ask("c", last)
+        turns.over()
+        assert both.done()
+        assert not last.done()
+        turns.over()
+        turns.over()
+        return both.done(), last.done(), turns.at_work
+
+    assert asyncio.run(story()) == (True, True, 0)
 
 
 def test_a_flow_that_fills_the_room_keeps_nobody_out() -> None:

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load, save
 from tilth.contract.digest import MANIFEST
+from tilth.contract.errors import GrantRefused, SealBroken
 from tilth.contract.messages import LoadRequest, ModelRef, PredictRequest
 
 from inference.adapters.answering import answered
@@ -171,3 +172,19 @@ def test_every_setting_of_pefts_that_is_off_by_default_is_let_through(make_files
     files = configured(**whole)(dict(make_files(1)[0]))
     del files[MANIFEST]
     assert read_folder(sealed(files)).rank == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (GrantRefused("the grant of file:///var/secret/ has expired"), 403, "grant_refused"),
+        (SealBroken("file:///var/secret/a is not what was sealed"), 422, "seal_broken"),
+        (FileNotFoundError("/var/secret/a"), 422, "model_missing"),
+    ],
+)
+def test_what_the_control_plane_or_the_storage_did_is_told_without_a_place(
+    error: Exception, status: int, code: str
+) -> None:
+    told = answered(error)
+    assert (told.status, told.body.code) == (status, code)
+    assert "secret" not in told.body.message

@@ -14,8 +14,12 @@ class Gone(Exception):
     """What a call raises whose process has died."""
 
 
+class Panic(BaseException):
+    """What a library of another language raises where it breaks."""
+
+
 class Host:
-    """Answers a number of milliseconds with itself, so late; -1 never, -2 with a bug."""
+    """Answers a number of milliseconds with itself, so late; -1 never, -2 with a bug, -3 with a panic."""
 
     def __init__(self) -> None:
         self.under_way: set[int] = set()
@@ -26,6 +30,8 @@ class Host:
         try:
             if wait_ms == -2:
                 raise ZeroDivisionError("a bug")
+            if wait_ms == -3:
+                raise Panic("a panic")
             await asyncio.sleep(wait_ms / 1000 if wait_ms >= 0 else 3600)
         finally:
             self.under_way.discard(name)
@@ -84,6 +90,19 @@ async def test_each_answer_reaches_its_own_question_in_far_fewer_calls(wire: Wir
     await asyncio.wait_for(asyncio.gather(*(client(name) for name in range(40))), 30)
     assert len(wire.calls) < 400, "800 questions"
     assert wire.most <= CALLS
+
+
+async def test_whoever_asks_hears_of_a_panic(wire: Wire) -> None:
+    with pytest.raises(HostBroke, match="a panic"):
+        await asyncio.wait_for(line(wire).ask("echo", (1, -3)), 5)
+
+
+async def test_a_call_that_is_given_up_on_its_way_leaves_nobody_waiting(wire: Wire) -> None:
+    async def given_up(call: Outgoing) -> Incoming:
+        raise asyncio.CancelledError
+
+    with pytest.raises(Forgot):
+        await asyncio.wait_for(Line(given_up, (Gone,)).ask("echo", (1, 0)), 5)
 
 
 async def test_a_slow_question_keeps_nobody_waiting(wire: Wire) -> None:

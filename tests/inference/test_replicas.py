@@ -191,6 +191,21 @@ async def test_a_dead_replicas_keys_move_to_the_next_and_come_back_with_it(house
     assert await house.answers() == {key: first(key) for key in KEYS[:100]}
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no such replica"), asyncio.CancelledError()])
+async def test_whatever_is_said_of_a_replica_that_does_not_stay_the_watch_goes_on(
+    house: House, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def refuses(seconds: float) -> None:
+        raise error
+
+    handle = house.handles["host-1"]
+    stay = handle.stay.remote
+    monkeypatch.setattr(handle.stay, "remote", refuses)
+    await house.sees("host-1", here=False)
+    monkeypatch.setattr(handle.stay, "remote", stay)
+    await house.sees("host-1", here=True)
+
+
 async def test_a_question_under_way_when_its_replica_dies_goes_to_the_next(house: House) -> None:
     key = KEYS[0]
     house.handles[first(key)].slow_s = 60.0

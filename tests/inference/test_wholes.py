@@ -168,6 +168,30 @@ def test_many_who_wait_for_a_model_read_it_once(place: Any, stored: Stored, monk
     assert len(reads) == 1
 
 
+def test_a_model_in_memory_answers_while_others_are_read(
+    place: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm, *cold = [stored(number) for number in range(1, 4)]
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
+    reading, fetch = threading.Event(), service._fetch
+
+    def slow(asked: ModelRef) -> Any:
+        assert reading.wait(60)
+        return fetch(asked)
+
+    async def ask() -> list[Any]:
+        await service.predict(asking(warm))
+        monkeypatch.setattr(service, "_fetch", slow)
+        waiting = [asyncio.create_task(service.predict(asking(ref))) for ref in cold for _ in range(6)]
+        await asyncio.sleep(0)
+        assert (await service.predict(asking(warm, "g", deadline_ms=5000))).digest == warm.digest
+        reading.set()
+        return await asyncio.gather(*waiting)
+
+    assert [answer.digest for answer in asyncio.run(ask())] == [ref.digest for ref in cold for _ in range(6)]
+    assert service._loads == {}
+
+
 def test_what_waits_past_its_deadline_is_refused(place: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = stored(1)
     service = WholeService(place.storage, Bases(None), capacity=1 << 20)

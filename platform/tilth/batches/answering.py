@@ -21,7 +21,7 @@ from tilth.serving.loader import model_ref
 DEADLINE_MS = 30_000
 OF_THE_MODEL = frozenset({"model_refused", "model_missing", "no_such_base", "no_encoder", "seal_broken"})
 """Refusals that every row would meet."""
-OURS = "no_such_route"
+OURS = frozenset({"no_such_route", "grant_refused"})
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _each(ask: Callable[[Sequence[Any]], list[Row]], rows: Sequence[Any]) -> lis
     try:
         return list(ask(rows))
     except DataPlaneRefused as error:
-        if error.reason == OURS:
+        if error.reason in OURS:
             raise DataPlaneDown(error.message) from error
         if len(rows) == 1 or error.reason in OF_THE_MODEL:
             return [Invalid(error.message, code=error.reason, param="inputs")] * len(rows)
