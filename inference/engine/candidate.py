@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 from tilth.contract.learning import Rung
 from tilth.contract.messages import Row, ServedBy
@@ -121,3 +121,12 @@ class Candidate(Protocol):
 
     def reopen(self, files: Mapping[str, bytes]) -> Model:
         """The model of files that it packed."""
+
+
+@runtime_checkable
+class Dispensable(Protocol):
+    """A candidate that the others may do without."""
+
+    @property
+    def dispensable(self) -> bool:
+        """Left out where memory is too short for it, instead of the whole job."""

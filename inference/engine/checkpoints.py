@@ -34,7 +34,7 @@ class Progress:
     first: int = 0
     """Steps of the candidates before it."""
     best_epoch: int = -1
-    best_score: float = -1e9
+    best_score: float = float("-inf")
     epoch_loss: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     state: dict[str, Any] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Cross-fitting: each row is judged by a model that has seen neither it, nor its equals, nor any row of its group."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -23,6 +23,7 @@ def folds(targets: Tensor, seed: int, groups: Tensor | None = None) -> Tensor:
     """[rows]: the fold of each, every label, or the range of the numbers, spread evenly; ``groups`` [rows] are whole.
 
     The largest groups come first, each to the fold that has least of its like; rows that stand alone level the rest.
+    Where all rows are one group, it is as if there were none.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(targets), generator=generator)
@@ -32,7 +33,7 @@ def folds(targets: Tensor, seed: int, groups: Tensor | None = None) -> Tensor:
     numbers = torch.arange(len(order)) if groups is None else groups
     _, place, counts = torch.unique(numbers, return_inverse=True, return_counts=True)
     together = counts[place] > 1
-    if not together.any():
+    if len(counts) == 1 or not together.any():
         made[order] = torch.arange(len(order)) % FOLDS
         return made
     deal = Deal(_strata(like), made)
@@ -91,14 +92,19 @@ def _rarest(targets: Tensor) -> Tensor:
     return torch.where(most > 0, label, -1)
 
 
+def parts(fold: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(rows to learn from, rows held out) of each fold that has rows: fewer groups than FOLDS leave some without."""
+    for held in torch.unique(fold).tolist():
+        yield torch.nonzero(fold != held).flatten(), torch.nonzero(fold == held).flatten()
+
+
 def crossed(
     fold: Tensor, width: int, fit: Callable[[Tensor, Tensor], M], outputs: Callable[[M, Tensor], Tensor]
 ) -> tuple[list[M], Tensor]:
     """(members, outputs [rows, width]); ``fit`` takes row numbers to learn from, and those that are held out."""
     found = torch.zeros(len(fold), width)
     members = []
-    for held in range(FOLDS):
-        out = torch.nonzero(fold == held).flatten()
-        members.append(fit(torch.nonzero(fold != held).flatten(), out))
+    for rows, out in parts(fold):
+        members.append(fit(rows, out))
         found[out] = outputs(members[-1], out).float()
     return members, found

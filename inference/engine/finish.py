@@ -16,6 +16,7 @@ from inference.engine.doubts import advice, suspects
 from inference.engine.evaluate import interval
 from inference.engine.ladder import Climbed
 from inference.engine.limits import ran_out
+from inference.engine.objectives.objective import Judged
 from inference.engine.spill import picked
 from inference.engine.task import Compares, Features, Task
 
@@ -51,7 +52,7 @@ def finish(
         "rows": {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)},
         "classes": objective.width, "selects": objective.selects, "leaderboard": climbed.board,
         "baselines": _baselines(task, lesson, splits, targets, with_baseline=with_baseline),
-        "metrics": judged.metrics, "interval": _interval(lesson, outputs, targets), **judged.details,
+        "metrics": judged.metrics, "interval": _interval(lesson, outputs, targets, judged), **judged.details,
     }  # fmt: skip
     report |= _doubts(lesson, climbed)
     files = dict(outcome.model.files())
@@ -78,13 +79,13 @@ def _doubts(lesson: Lesson, climbed: Climbed) -> dict[str, Any]:
     }
 
 
-def _interval(lesson: Lesson, outputs: Tensor, targets: Tensor) -> list[float]:
-    """Of the score on the known rows of test."""
+def _interval(lesson: Lesson, outputs: Tensor, targets: Tensor, judged: Judged) -> list[float]:
+    """Of the metric that chooses, as it was judged on the known rows of test."""
     objective = lesson.objective
     known = objective.known(targets)
     if not known.any():
         return []
-    found, wanted = outputs[known], targets[known]
+    found, wanted = outputs[known] if judged.decided is None else judged.decided, targets[known]
     return [round(end, 6) for end in interval(lambda draws: objective.resampled(found, wanted, draws), len(wanted))]
 
 

@@ -13,6 +13,8 @@ from inference.engine.spool import Spool
 
 EVERY_S = 0.5
 """Seconds between two metrics events."""
+FEWEST, SHARE = 1000, 0.05
+"""Row passes, and the share of those of finishing, from which on the time of finishing is foretold."""
 
 Stop = Callable[[], Literal["pause", "cancel"] | None]
 
@@ -29,10 +31,12 @@ class Reporter:
     final: float = 0.0
     """Row passes that finishing takes (the test split): their time is kept in reserve of the budget."""
     _last: float = field(default=0.0, init=False)
-    _begun: float = field(default_factory=time.monotonic, init=False)
+    _begun: float | None = field(default=None, init=False)
+    """At the first check: what came before, as reading rows, says nothing of how long a row pass takes."""
 
     def check(self, step: int) -> None:
         """Raises Stopped or BudgetReached, between two steps."""
+        self._begun = self._begun or time.monotonic()
         if mode := self.stop():
             raise Stopped(mode, step)
         self.span.check_budget(self._reserve_ms())
@@ -63,12 +67,16 @@ class Reporter:
         self.spool.emit(EventKind.MESSAGE, message)
 
     def _reserve_ms(self) -> int:
-        if self.done == 0:
+        if self.done < max(FEWEST, SHARE * self.final):
             return 0
-        return int(1000 * (time.monotonic() - self._begun) / self.done * self.final)
+        return int(1000 * (self._needed_s(self.final) or 0))
 
     def _progress(self) -> dict[str, float | None]:
-        share = self.done / self.total
-        elapsed = time.monotonic() - self._begun
-        left = elapsed * (1 - share) / share if share > 0 else None
-        return {"progress": round(share, 4), "eta_s": round(left, 1) if left is not None else None}
+        left = self._needed_s(self.total - self.done)
+        return {"progress": round(self.done / self.total, 4), "eta_s": round(left, 1) if left is not None else None}
+
+    def _needed_s(self, passes: float) -> float | None:
+        """At the pace so far."""
+        if self._begun is None or self.done == 0:
+            return None
+        return (time.monotonic() - self._begun) / self.done * passes

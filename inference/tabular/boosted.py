@@ -1,6 +1,6 @@
 """Gradient-boosted trees (LightGBM, Ke et al. 2017): one booster for each fold, stopped early; their mean answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from torch import Tensor
 
 from inference.engine.candidate import Session
-from inference.engine.crossing import FOLDS
+from inference.engine.crossing import parts
 from inference.engine.objectives.number import Number
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
@@ -87,11 +87,11 @@ class Boosted:
         best: tuple[float, BoostedModel, Tensor, dict[str, Any]] | None = None
         for shape in self.usual:
             session.reporter.check(session.keeper.step)
-            model = BoostedModel(table.columns, _members(table, shape), table.objective.width)
+            model = BoostedModel(table.columns, _members(table, shape, session), table.objective.width)
             outputs = _crossed(table, model)
             score = table.objective.score(outputs, table.targets)
             if best is None or score > best[0]:
-                best = (score, model, outputs, shape)
+                best = (score, replace(model, boosters=_of_every_label(table, model.boosters)), outputs, shape)
         if best is None:
             raise AssertionError("there is a shape")
         return Fitted(best[1], best[2], {**best[3], "rounds": best[1].boosters[0].current_iteration()})
@@ -105,7 +105,7 @@ class Boosted:
             raise ValueError(f"no booster's text: {cause}") from cause
 
 
-def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Booster]:
+def _members(table: TableLesson, shape: Mapping[str, Any], session: Session) -> list[lightgbm.Booster]:
     """One booster for each fold, all of the number of rounds that is best for the mean of all."""
     first = len(table.columns.measured)
     told = lightgbm.Dataset(
@@ -114,8 +114,9 @@ def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Boos
     )  # fmt: skip
     params = {**SHARED, **shape, **_loss(table.objective), "seed": table.lesson.seed}
     found = lightgbm.cv(
-        {**params, "num_threads": torch.get_num_threads()}, told, MOST_ROUNDS, folds=list(_parts(table)),
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)], return_cvbooster=True,
+        {**params, "num_threads": torch.get_num_threads()}, told, MOST_ROUNDS,
+        folds=[(rows.numpy(), held.numpy()) for rows, held in parts(table.folds)],
+        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False), _checks(session)], return_cvbooster=True,
     )  # fmt: skip
     all_of_them: Any = found["cvbooster"]
     rounds = all_of_them.best_iteration
@@ -123,18 +124,27 @@ def _members(table: TableLesson, shape: Mapping[str, Any]) -> list[lightgbm.Boos
     return [lightgbm.Booster(model_str=each.model_to_string(num_iteration=rounds)) for each in all_of_them.boosters]
 
 
-def _parts(table: TableLesson) -> Iterator[tuple[NDArray[numpy.int64], NDArray[numpy.int64]]]:
-    """(rows to learn from, rows held out) of each fold."""
-    fold = table.folds.numpy()
-    for held in range(FOLDS):
-        yield numpy.nonzero(fold != held)[0], numpy.nonzero(fold == held)[0]
+def _checks(session: Session) -> Callable[[Any], None]:
+    """After each round."""
+    return lambda _: session.reporter.check(session.keeper.step)
 
 
 def _crossed(table: TableLesson, model: BoostedModel) -> Tensor:
     found = torch.zeros(len(table.rows), model.width)
-    for booster, (_, held) in zip(model.boosters, _parts(table), strict=True):
-        found[torch.from_numpy(held)] = model.raw(booster, table.table[held])
+    for booster, (_, held) in zip(model.boosters, parts(table.folds), strict=True):
+        found[held] = model.raw(booster, table.table[held.numpy()])
     return found
+
+
+def _of_every_label(table: TableLesson, boosters: list[lightgbm.Booster]) -> list[lightgbm.Booster]:
+    """Without those of folds that had none of a label to learn from: they rule it out, as no temperature undoes."""
+    if not isinstance(table.objective, SingleLabel):
+        return boosters
+    every = len(torch.unique(table.targets))
+    learned = (torch.unique(table.targets[rows]) for rows, _ in parts(table.folds))
+    return [
+        each for each, found in zip(boosters, learned, strict=True) if len(torch.unique(found)) == every
+    ] or boosters
 
 
 def _loss(objective: Objective) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy
@@ -18,7 +18,11 @@ MOST_CATEGORIES = 255
 """Of a column; rarer ones are read as unknown."""
 LEAST_ROWS = 2
 """With a category, for it to be known."""
-DAY_S = 86_400
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MOST = 1e30
+"""Numbers end there, so that fp32 holds them."""
+ROUNDING = 1e-12
+"""Of a column's largest number: what varies less is constant."""
 UNKNOWN = 0
 """The code of a category that is missing or was not seen in training."""
 
@@ -76,7 +80,7 @@ class Columns:
     def numbers(self, rows: Sequence[Cells]) -> NDArray[numpy.float64]:
         """[rows, measured columns], NaN where a cell is missing; raises InputRefused."""
         made = [[measure(column, row.get(column.name)) for column in self.measured] for row in rows]
-        return numpy.array(made, dtype=numpy.float64).reshape(len(rows), len(self.measured))
+        return numpy.array(made, dtype=numpy.float64).reshape(len(rows), len(self.measured)).clip(-MOST, MOST)
 
     def codes(self, rows: Sequence[Cells]) -> NDArray[numpy.int64]:
         """[rows, chosen columns]: from 1 as the categories stand, UNKNOWN for others."""
@@ -101,7 +105,7 @@ class Columns:
         numbers = torch.from_numpy(self.numbers(rows))
         scale = torch.tensor([[column.mean, column.deviation] for column in self.measured]).double().reshape(-1, 2)
         gone = numbers.isnan()
-        standard = ((numbers - scale[:, 0]) / scale[:, 1]).masked_fill(gone, 0.0)
+        standard = ((numbers - scale[:, 0]) / scale[:, 1]).clamp(-MOST, MOST).masked_fill(gone, 0.0)
         parts = [standard, gone.double()]
         codes = torch.from_numpy(self.codes(rows))
         for at, column in enumerate(self.chosen):
@@ -127,12 +131,17 @@ def measure(column: Column, cell: JsonValue) -> float:
     if text is None:
         return float("nan")
     try:
-        return float(text) if column.kind == "number" else datetime.fromisoformat(text).timestamp() / DAY_S
+        return float(text) if column.kind == "number" else _days(datetime.fromisoformat(text))
     except ValueError:
         what = "a number, e.g. 1.5" if column.kind == "number" else "a date, e.g. 2026-12-31"
         raise InputRefused(
             f"the column {column.name!r} holds {text[:60]!r}; it must be {what}, or be left out"
         ) from None
+
+
+def _days(found: datetime) -> float:
+    """Since 1970; without a zone it is UTC."""
+    return ((found if found.tzinfo else found.replace(tzinfo=UTC)) - EPOCH) / timedelta(days=1)
 
 
 def _column(name: str, kind: str, rows: Sequence[Cells]) -> Column:
@@ -142,8 +151,9 @@ def _column(name: str, kind: str, rows: Sequence[Cells]) -> Column:
         kept = [value for value, count in counted.most_common(MOST_CATEGORIES) if count >= LEAST_ROWS]
         return Column(name, kind, categories=tuple(sorted(kept)))
     if kind in ("number", "date"):
-        values = numpy.array([measure(plain, row.get(name)) for row in rows])
+        values = numpy.array([measure(plain, row.get(name)) for row in rows]).clip(-MOST, MOST)
         values = values[~numpy.isnan(values)]
         if len(values):
-            return Column(name, kind, float(values.mean()), float(values.std()) or 1.0)
+            varies = values.std() > max(ROUNDING * abs(values).max(), 1 / MOST)
+            return Column(name, kind, float(values.mean()), float(values.std()) if varies else 1.0)
     return plain

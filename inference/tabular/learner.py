@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from tilth.contract.learning import Rung
@@ -86,6 +86,14 @@ class Learner(Protocol):
         """From the model's files."""
 
 
+@runtime_checkable
+class Heavy(Protocol):
+    """A learner whose models take much beside the table's copies."""
+
+    def held(self, rows: int, width: int) -> int:
+        """Bytes, at the fullest moment, of models of so many rows and outputs."""
+
+
 @dataclass(frozen=True)
 class Learned:
     """The engine's view of a table's model."""
@@ -129,8 +137,16 @@ class TableCandidate:
         return self.table.size()
 
     def need(self, tests: int) -> int:
-        """Of the table's copies."""
-        return self.table.bytes(tests)
+        """Of the table's copies, and of models that take much beside them."""
+        lesson, own = self.table.lesson, 0
+        if isinstance(self.learner, Heavy):
+            own = self.learner.held(len(lesson.train) + len(lesson.validation), lesson.objective.width)
+        return self.table.bytes(tests) + own
+
+    @property
+    def dispensable(self) -> bool:
+        """Others read the same table with less."""
+        return isinstance(self.learner, Heavy)
 
     def smaller(self) -> None:
         """The table is what it is."""

@@ -156,7 +156,7 @@ def _places(columns: Columns, bins: Sequence[Bins], cells: Sequence[Cells]) -> A
 
 def _weights_of_evidence(places: Any, bad: Any, size: int) -> tuple[float, ...]:
     """ln of the odds of bad in each bin over those of all rows, smoothed."""
-    rate = float(bad.mean())
+    rate = (float(bad.sum()) + 0.5) / (len(bad) + 1)  # never 0 or 1, if all rows are of one label
     hit = numpy.bincount(places, weights=bad, minlength=size) + PRIOR_ROWS * rate
     miss = numpy.bincount(places, weights=~bad, minlength=size) + PRIOR_ROWS * (1 - rate)
     return tuple(float(value) for value in numpy.log(hit / miss) - math.log(rate / (1 - rate)))

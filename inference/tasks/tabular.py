@@ -78,7 +78,8 @@ class Tabular:
         table = TableLesson(lesson, Columns.saved(features["columns"]), self.cells)
         encoders = [TextEncoder(base, lesson, encoding(self, features, base), options) for base in bases]
         learners = [tuned(learner, options.trials) for learner in LEARNERS.values()]
-        suited = [learner for learner in learners if learner.suits(lesson.objective)]
+        says = bool(table.columns.measured or table.columns.chosen)  # more than texts, which only an encoder reads
+        suited = [learner for learner in learners if says and learner.suits(lesson.objective)]
         return [*(TableCandidate(table, learner) for learner in suited), *encoder_path(encoders, crossed=True)]
 
     def encode(self, rows: Sequence[Row], features: Features, base: Base) -> list[list[int]]:

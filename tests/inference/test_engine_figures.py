@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from inference.engine.adapting.steps import schedule
 from inference.engine.batches import by_length, epoch_order, padded
 from inference.engine.calibrate import scope_rule, temperature
+from inference.engine.errors import JobFault
 from inference.engine.evaluate import (
     auroc,
     error_upper_bound,
@@ -15,6 +16,7 @@ from inference.engine.evaluate import (
     macro_f1,
     mean_of,
 )
+from inference.engine.objectives.number import Number
 from inference.engine.outcome import SURE, Comparison
 from inference.engine.task import Examples
 
@@ -96,3 +98,14 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
     assert max(rates) == 1.0
     assert rates[0] == pytest.approx(1 / 6)
     assert rates[-1] < 0.001
+
+
+@pytest.mark.parametrize("value", [0.0, 0.035, 0.1, -1e9 / 7])
+def test_a_target_that_never_changes_is_refused_though_its_mean_is_rounded(value: float) -> None:
+    with pytest.raises(JobFault, match="give rows whose targets differ"):
+        Number.of([value] * 1000)
+
+
+@pytest.mark.parametrize("values", [[1.7e9, 1.7e9 + 1], [0.0, 1e-100], [-5.0, 5.0]])
+def test_targets_that_differ_little_have_a_scale(values: list[float]) -> None:
+    assert Number.of(values).deviation == pytest.approx((values[1] - values[0]) / 2)

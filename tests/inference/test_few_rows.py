@@ -18,10 +18,12 @@ from inference.engine.adapting.recipe import Recipe
 from inference.engine.again import learned_again, whole
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson, Session
+from inference.engine.checkpoints import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from inference.engine.encoder import TextEncoder
 from inference.engine.errors import BudgetReached, JobFault, Stopped
 from inference.engine.fitting import Taught, fit_linear
 from inference.engine.ladder import Climbed, Ladder
+from inference.engine.objectives.number import Number
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import NAMES, head_of
 from inference.engine.search.candidate import Search
@@ -190,6 +192,21 @@ def test_a_searchs_best_trial_learns_again_as_far_as_it_was_best(tiny: Base) -> 
     Team([alone], 8).advance({0: round(line["steps"] / line["of_steps"] * alone.run.steps)}, lambda *_: None)
     wanted = adapted(encoder(tiny, every), alone.method, recipe, alone.run.model.learned())
     torch.testing.assert_close(outputs(told, found.validation), outputs(wanted, found.validation))
+
+
+def test_one_row_of_validation_chooses_an_epoch_however_far_off_its_number_is(tiny: Base) -> None:
+    some: list[Row] = [{"text": "lost card please"}] * 20
+    numbers = torch.arange(21, dtype=torch.double)
+    found = Lesson(some, some[:1], numbers[:20], numbers[20:], Number.of(numbers[:20].tolist()))
+    path = encoder_path([encoder(tiny, found)])[:2]
+    board = climb(path, found).board
+    assert [line["name"] for line in board if line.get("score", 0) < -1e9] == ["probe", "lora"]
+
+
+def test_a_checkpoint_keeps_that_no_epoch_was_judged(place: Any) -> None:
+    at = Progress("lora", Rung.LORA, step=1, epoch=0, batch_in_epoch=1)
+    folder, _ = save_checkpoint(place.storage, place.grant("1/", "write"), Checkpoint(at, {}, {}))
+    assert load_checkpoint(place.storage, place.grant(f"1/{folder}")).progress.best_score == float("-inf")
 
 
 def outputs(model: Any, some: Sequence[Row]) -> Tensor:

@@ -9,16 +9,20 @@ import torch
 from sklearn import metrics
 from tilth.contract import registry
 from tilth.contract.errors import VerticalError
-from tilth.contract.learning import Loss
+from tilth.contract.learning import Loss, Rung
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.vertical import FieldKind, Metric, Schema, SchemaField, Vertical
 from torch import Tensor
 
 from inference.adapters.folder import read_folder
 from inference.engine.base_models import Base
+from inference.engine.candidate import Lesson, Outcome
+from inference.engine.data import Splits
 from inference.engine.errors import JobFault
 from inference.engine.evaluate import interval
+from inference.engine.finish import finish
 from inference.engine.job import run_job
+from inference.engine.ladder import Climbed
 from inference.engine.objectives.multi_label import MultiLabel
 from inference.engine.objectives.sets import CHOOSING, SETS, resampled, thresholds
 from inference.engine.task import load_task
@@ -59,6 +63,42 @@ def test_a_resample_is_the_metric_of_the_drawn_rows(name: str) -> None:
     objective = MultiLabel(tuple("abcde"), selects=name)
     low, high = interval(lambda draws: objective.resampled(outputs, targets, draws), 50)
     assert low < objective.score(outputs, targets) < high
+
+
+class Given:
+    """A model that answers what it was given, of a task whose targets were given, too."""
+
+    kind, base = "given", None
+
+    def __init__(self, outputs: Tensor, targets: Tensor) -> None:
+        self._outputs, self._targets = outputs, targets
+
+    def outputs(self, rows: Any) -> Tensor:
+        return self._outputs
+
+    def targets(self, rows: Any, features: Any) -> Tensor:
+        return self._targets
+
+    def files(self) -> dict[str, bytes]:
+        return {}
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_the_interval_of_a_report_is_of_the_metric_beside_it(place: Any, name: str) -> None:
+    outputs, targets = drawn(240, 6)
+    outputs -= 3.0  # so that at even odds hardly a label is answered
+    targets[239] = float("nan")
+    given: Any = Given(outputs[120:], targets[120:])
+    lesson = Lesson([{}], [{}] * 120, targets[:1], targets[:120], MultiLabel(tuple("abcdef"), selects=name))
+    outcome = Outcome("given", Rung.PROBE, given, outputs[:120])
+    grant = place.grant("1/", "write")
+    spec = JobSpec(
+        job="j", attempt=1, flow="f", vertical="v", base_model="b", rows=grant, output=grant, max_device_ms=1
+    )
+    splits = Splits([{}], [{}] * 120, [{}] * 120, {})
+    done = finish(spec, given, {}, lesson, splits, Climbed(outcome, "", None, [], 0, {}))
+    low, high = done.report["interval"]
+    assert done.metrics[name] == pytest.approx((low + high) / 2, abs=(high - low) / 4)
 
 
 def test_labels_that_are_always_or_never_there_and_rows_with_none_are_judged() -> None:

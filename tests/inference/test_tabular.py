@@ -386,9 +386,9 @@ class Ending(Nobody):
 @pytest.mark.slow
 def test_a_budget_that_ends_in_a_search_of_a_table_leaves_the_best_so_far(table: TableLesson) -> None:
     nobody: Any = Nobody()
-    reporter: Any = Ending(4)
+    reporter: Any = Ending(800)
     found = Tuned(Boosted(), 64).fit(table, Session(reporter, nobody, {}))
-    assert len(found.facts["trials"]) == 4
+    assert 0 < len(found.facts["trials"]) < 64
     none_left: Any = Ending(0)
     with pytest.raises(BudgetReached):
         Tuned(Boosted(), 64).fit(table, Session(none_left, nobody, {}))
@@ -450,13 +450,12 @@ def test_a_text_encoder_on_rows_is_an_adapter_and_learns_too(
 ) -> None:
     monkeypatch.setattr(registry, "verticals", lambda: {"tiny": face(FieldKind.LABEL, tiny_offer)})
     attempts = Attempts(place, tiny)
-    asked = iter(range(10_000))
+    kept = place.root / "1" / "checkpoints"
     wish: dict[str, Any] = {"highest_rung": Rung.LORA, "epochs": 1, "batch_size": 64, "rank": 2}
-    kind = attempts.run(1, applicants(100), stop=lambda: "pause" if next(asked) > 60 else None, **wish)
-    resume = ""
-    if kind is EventKind.PAUSED:
-        resume = f"1/{attempts.last(EventKind.CHECKPOINT)['path']}"
-        assert attempts.run(2, applicants(100), resume=resume, **wish) is EventKind.SUCCEEDED
-    board = attempts.last(EventKind.SUCCEEDED, 2 if resume else 1)["report"]["leaderboard"]
+    kind = attempts.run(1, applicants(100), stop=lambda: "pause" if kept.exists() else None, **wish)
+    assert kind is EventKind.PAUSED
+    resume = f"1/{attempts.last(EventKind.CHECKPOINT)['path']}"
+    assert attempts.run(2, applicants(100), resume=resume, **wish) is EventKind.SUCCEEDED
+    board = attempts.last(EventKind.SUCCEEDED, 2)["report"]["leaderboard"]
     assert [line["name"] for line in board][-2:] == ["probe", "lora"]
     assert all("score" in line for line in board)

@@ -132,8 +132,9 @@ class MultiLabel:
         scaled, wanted = self._scaled(outputs[known], settled), targets[known]
         decided = odds_between(scaled, self._cuts(settled))
         ranked = {"lrap", "mean_average_precision", "loss"}
-        found = {name: round(metric(scaled if name in ranked else decided, wanted), 6) for name, metric in SETS.items()}
-        return Judged(found, {"by_label": self._by_label(decided, wanted)})
+        judged = {name: scaled if name in ranked else decided for name in SETS}
+        found = {name: round(metric(judged[name], wanted), 6) for name, metric in SETS.items()}
+        return Judged(found, {"by_label": self._by_label(decided, wanted)}, judged[self.selects])
 
     def answer(self, outputs: Tensor, settled: Settled) -> list[Prediction]:
         """The labels from their thresholds on, the likeliest first, and the probability of each."""

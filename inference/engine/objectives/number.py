@@ -16,6 +16,8 @@ from inference.engine.objectives.objective import Judged, Settled
 
 COVERAGE = 0.9
 """Of the interval that an answer carries."""
+ROUNDING = 1e-12
+"""Of the greatest target: a deviation below it is that of equal numbers whose mean was rounded."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Number:
         """The scale of the training rows; raises JobFault for a target that never changes."""
         numbers = torch.tensor(values, dtype=torch.double)
         deviation = float(numbers.std(unbiased=False)) if len(numbers) else 0.0
-        if not deviation > 0:
+        if not deviation > ROUNDING * max(map(abs, values), default=0.0):
             raise JobFault(
                 "constant_target",
                 f"the target of all {len(values)} training rows is {values[0] if len(values) else 'missing'};"

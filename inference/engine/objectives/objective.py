@@ -18,6 +18,8 @@ class Judged:
 
     metrics: dict[str, float]
     details: dict[str, Any] = field(default_factory=dict)
+    decided: Tensor | None = None
+    """[known rows, width]: outputs of which the metric that chooses was taken; None: as they came."""
 
 
 class Objective(Protocol):

@@ -54,7 +54,8 @@ class Search:
 
     def need(self, tests: int) -> int:
         """By the shapes of the largest trials, as if all were of that base and method."""
-        recipe = replace(self.encoders[0].recipe, rank=RANK, layers=LAYERS)
+        own = self.encoders[0].recipe
+        recipe = replace(own, rank=RANK, layers=max(LAYERS, own.layers))
         kinds = product(self.encoders, self.space.methods)
         works = [work_of(encoder, method, recipe, tests, self.rows_at_once) for encoder, method in kinds]
         together = min(TOGETHER, self.trials)

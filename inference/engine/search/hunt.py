@@ -127,7 +127,8 @@ class Hunt:
             first, self._steps = self._steps == self._first, self._steps + 1
             self._tokens += step.trials * step.tokens
             reporter.work(3.0 * step.rows * step.trials)
-            reporter.step(rung=NAME, step=self._steps, total_steps=self._expected(), loss=step.loss, force=first)
+            if step.loss is not None:
+                reporter.step(rung=NAME, step=self._steps, total_steps=self._expected(), loss=step.loss, force=first)
 
     def _check(self) -> None:
         self.session.reporter.check(self._steps)

@@ -1,5 +1,6 @@
 """A leg of a search: a team's way to where its trials are judged next, and who goes it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,17 +17,18 @@ from inference.engine.search.trial import Trial
 
 @dataclass(frozen=True)
 class Stepped:
-    """A step that so many trials took together: rows and tokens of its batch, the lowest of their losses."""
+    """A step that so many trials took together: rows and tokens of its batch, the lowest of their finite losses."""
 
     trials: int
     rows: int
     tokens: int
-    loss: float
+    loss: float | None
 
     @classmethod
     def of(cls, trials: Sequence[Trial], batch: Batch, losses: Sequence[float]) -> "Stepped":
         """As a team tells of it."""
-        return cls(len(trials), len(batch.rows), int(batch.attention_mask.sum()), min(losses))
+        lowest = min(filter(math.isfinite, losses), default=None)
+        return cls(len(trials), len(batch.rows), int(batch.attention_mask.sum()), lowest)
 
 
 Hear = Callable[[Sequence[Stepped]], None]
@@ -65,7 +67,11 @@ class Leg:
             spent = int(1000 * (time.monotonic() - began))
             for each in walking:
                 each.device_ms += spent // len(walking)
-        return {each.number: found for each, found in zip(running, outputs, strict=True)}
+        judged = {each.number: found for each, found in zip(running, outputs, strict=True) if found.isfinite().all()}
+        for each in running:
+            if each.number not in judged:
+                each.run_away()
+        return judged
 
 
 class Runner(Protocol):

@@ -44,17 +44,17 @@ class Sampler:
 
     def _study(self, ended: Sequence[Told], seed: int) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = optuna.samplers.TPESampler(
-            n_startup_trials=TOGETHER, constant_liar=True, seed=seed * 1_000_003 + len(ended)
-        )
+        drawn = (seed * 1_000_003 + len(ended)) % 2**32  # Optuna takes no greater seed
+        sampler = optuna.samplers.TPESampler(n_startup_trials=TOGETHER, constant_liar=True, seed=drawn)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         study.add_trials([self._frozen(told) for told in ended])
         return study
 
     def _frozen(self, told: Told) -> FrozenTrial:
         state = TrialState.COMPLETE if told.whole else TrialState.PRUNED
+        varied = {name: kind for name, kind in self.varied.items() if name in told.params}
         return optuna.trial.create_trial(
-            state=state, params=told.params, distributions={name: self.varied[name] for name in told.params},
+            state=state, params={name: told.params[name] for name in varied}, distributions=varied,
             value=told.score, intermediate_values={1: told.score},
         )  # fmt: skip
 

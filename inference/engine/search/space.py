@@ -22,7 +22,10 @@ SEARCHED = (Method.LORA, Method.BITFIT, Method.LAST_LAYERS)
 
 @dataclass(frozen=True)
 class Space:
-    """Around a recipe; what the customer has fixed does not vary, what a method has no use for is not asked for it."""
+    """Around a recipe; what the customer has fixed does not vary, what a method has no use for is not asked for it.
+
+    Fixed is whatever is not the default: on its way here an option that was not said becomes it.
+    """
 
     around: Recipe
     methods: tuple[Method, ...]
@@ -34,17 +37,17 @@ class Space:
     def of(cls, options: TrainingOptions, around: Recipe, bases: Sequence[str] = ("",)) -> "Space":
         """Base model, method, learning rate, rank, targets, smoothing, epochs, batch size, layers."""
         methods = (options.method,) if options.method else _searched(options.top)
-        size, epochs = around.batch_size, around.epochs
+        size, epochs, unsaid = around.batch_size, around.epochs, TrainingOptions()
         wished: dict[str, tuple[bool, BaseDistribution]] = {
             BASE: (len(bases) > 1, CategoricalDistribution(bases)),
             METHOD: (len(methods) > 1, CategoricalDistribution([each.value for each in methods])),
             "rate": (options.learning_rate_multiplier is None, FloatDistribution(0.2, 5.0, log=True)),
             "rank": (options.rank is None, CategoricalDistribution([4, 8, RANK])),
-            "targets": (True, CategoricalDistribution([each.value for each in Targets])),
+            "targets": (options.targets == unsaid.targets, CategoricalDistribution([each.value for each in Targets])),
             "smoothing": (options.label_smoothing is None, CategoricalDistribution([0.0, 0.1])),
             "epochs": (options.epochs is None, CategoricalDistribution(sorted({epochs, max(1, epochs - 2)}))),
             "batch_size": (options.batch_size is None, CategoricalDistribution([size, 2 * size])),
-            "layers": (True, CategoricalDistribution(range(1, LAYERS + 1))),
+            "layers": (options.layers == unsaid.layers, CategoricalDistribution(range(1, LAYERS + 1))),
         }
         unused = set.intersection(*map(_unused, methods))
         varied = {name: kind for name, (free, kind) in wished.items() if free and name not in unused}

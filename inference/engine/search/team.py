@@ -47,7 +47,7 @@ class Team:
             for each, loss in zip(at_front, losses, strict=True):
                 each.step += 1
                 if not loss < float("inf"):
-                    each.state, each.score = "diverged", float("-inf")
+                    each.run_away()
             stepped(at_front, batch, losses)
 
     def outputs(self, trials: Sequence[Trial], examples: Examples) -> list[Tensor]:

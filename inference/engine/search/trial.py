@@ -69,6 +69,10 @@ class Trial:
         """Whether it is past all rungs but the last, in the part of the schedule in which a run settles."""
         return self.step > rung_steps(self.run.steps)[-2]
 
+    def run_away(self) -> None:
+        """Its numbers are no longer finite: it ends behind all others."""
+        self.state, self.score = "diverged", float("-inf")
+
     def line(self) -> dict[str, Any]:
         """For the board."""
         recipe = self.recipe.facts(self.method)
