@@ -26,3 +26,8 @@ class Stopped(EngineError):
 
 class BudgetReached(EngineError):
     """The device time that the budget covers is used up; the best so far is the result."""
+
+
+def diverged(said: str) -> JobFault:
+    """The fault of numbers that ran away."""
+    return JobFault("diverged", f"{said}; lower learning_rate_multiplier")

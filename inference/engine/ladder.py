@@ -67,7 +67,7 @@ class Ladder:
             self._keep_cheap_ones(at, best)
             outcome = self._learned(candidate)
             if outcome is None:
-                reason = f"the device time of the budget ended before {candidate.title}'s first result"
+                reason = f"{candidate.title} gave no result that could be judged"
                 self._leave_out(candidate, reason)
                 break
             best, reason, compared = self._better(candidate, outcome, best)

@@ -174,11 +174,21 @@ def test_rows_that_changed_after_they_were_frozen_are_refused(attempts: Attempts
 
 
 @pytest.mark.slow
-def test_a_divergent_run_fails_with_the_cure(attempts: Attempts, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("part", "answer"),
+    [
+        ("steps.Run.step", lambda *_: float("nan")),
+        ("climb.evaluate_logits", lambda _, rows: torch.full((len(rows), 3), float("nan"))),
+    ],
+)
+def test_a_divergent_run_fails_with_the_cure(
+    attempts: Attempts, monkeypatch: pytest.MonkeyPatch, part: str, answer: Any
+) -> None:
     options_that_always_climb(monkeypatch)
-    monkeypatch.setattr("inference.engine.adapting.steps.Run.step", lambda *_: float("nan"))
+    monkeypatch.setattr(f"inference.engine.adapting.{part}", answer)
     assert attempts.run() is EventKind.FAILED
-    assert "learning_rate_multiplier" in attempts.last(EventKind.FAILED)["message"]
+    failed = attempts.last(EventKind.FAILED)
+    assert (failed["code"], "learning_rate_multiplier" in failed["message"]) == ("diverged", True)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from inference.engine.adapting.steps import Run
 from inference.engine.batches import batch_of, epoch_order
 from inference.engine.candidate import Session
 from inference.engine.encoder import TextEncoder
-from inference.engine.errors import JobFault
+from inference.engine.errors import diverged
 from inference.engine.heads import Head
 
 
@@ -34,7 +34,7 @@ def learned_anew(
         reporter.check(first)
         loss = run.step(batch_of(train, rows), number)
         if not loss < float("inf"):
-            raise JobFault("diverged", f"the loss became {loss} at step {number}; lower learning_rate_multiplier")
+            raise diverged(f"the loss became {loss} at step {number}")
         reporter.work(3.0 * len(rows))
         reporter.step(
             rung=f"{method.value} again", step=first + number + 1, total_steps=first + last, loss=loss,

@@ -20,7 +20,7 @@ from inference.engine.batches import batch_of, epoch_order
 from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.checkpoints import Progress, optimiser_tensors, restore_optimiser
 from inference.engine.encoder import TextEncoder
-from inference.engine.errors import BudgetReached, JobFault, Stopped
+from inference.engine.errors import BudgetReached, Stopped, diverged
 from inference.engine.heads import Head, head_file, read_head
 from inference.engine.memory import Work, need
 from inference.engine.probe import PROBE, head_of, report_scores
@@ -205,7 +205,7 @@ class Climb:
             step = at.step - at.first
             loss = run.step(batch_of(train, rows), step)
             if not loss < float("inf"):
-                raise JobFault("diverged", f"the loss became {loss} at step {step}; lower learning_rate_multiplier")
+                raise diverged(f"the loss became {loss} at step {step}")
             at = replace(at, step=at.step + 1, batch_in_epoch=at.batch_in_epoch + 1, epoch_loss=at.epoch_loss + loss)
             self._reporter.work(3.0 * len(rows))
             self._reporter.step(
@@ -225,6 +225,8 @@ class Climb:
     def _judge(self, at: Progress, best: Best) -> tuple[Progress, Best]:
         """Validation after an epoch, and its checkpoint; the best by score, then by loss, is kept."""
         outputs = evaluate_logits(self._model, self._encoder.validation)
+        if not outputs.isfinite().all():
+            raise diverged(f"after epoch {at.epoch + 1} the outputs are not finite")
         self._reporter.work(len(self._encoder.validation))
         lesson, rung = self._encoder.lesson, self._candidate.rung
         scores = report_scores(self._reporter, lesson, f"Epoch {at.epoch + 1}", rung, at.step, outputs)
