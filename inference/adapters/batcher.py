@@ -1,6 +1,7 @@
 """One base for everybody: rows of many customers in one forward, fair between flows, bounded, with deadlines."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from inference.adapters.loads import PREFETCH, Loads
 from inference.adapters.pool import Fetch, Pool, Slot
 from inference.adapters.stacked import StackedModel
 from inference.engine.batches import padded
+
+log = logging.getLogger(__name__)
 
 MAX_ROWS = 64
 """Rows of one forward."""
@@ -46,6 +49,12 @@ class Waiting:
     """In a forward of its own: its answer is the same to the bit whoever else asks."""
     answer: "asyncio.Future[Answered]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def ended(self) -> bool:
+        """Whether nobody waits for it any more; past its deadline nobody does."""
+        if not self.answer.done() and time.monotonic() > self.deadline:
+            self.answer.set_exception(Overloaded("the request waited past its deadline"))
+        return self.answer.done()
+
 
 class Batcher:
     """A batch is whatever waits when the model is free: no timer. All forwards run in one thread."""
@@ -58,7 +67,7 @@ class Batcher:
         self._loads = Loads(pool)
         self._alarm = alarm
         self._deterministic = deterministic
-        self._flows: Flows[Waiting] = Flows(MAX_WAITING)
+        self._flows: Flows[Waiting] = Flows(MAX_WAITING, Waiting.ended)
         self._thread = ThreadPoolExecutor(1, "forward")
         self._running: asyncio.Task[None] | None = None
 
@@ -98,9 +107,11 @@ class Batcher:
         self._wake()
         try:
             return list(await asyncio.gather(*(each.answer for each in waiting)))
-        finally:
-            for each in waiting:  # rows of a request that has ended otherwise wait no longer
+        except BaseException:
+            for each in waiting:
                 each.answer.cancel()
+            self._flows.prune(flow)
+            raise
 
     def _wake(self) -> None:
         if self._running is None or self._running.done():
@@ -110,18 +121,13 @@ class Batcher:
         while batch := self._next():
             await self._answer(batch)
             if changed := self._pool.scrub():
-                self._alarm(f"the weights of {changed} changed in memory; the slot was emptied")
+                self._cry(f"the weights of {changed} changed in memory; the slot was emptied")
 
     def _next(self) -> list[Waiting]:
         """Up to MAX_ROWS rows that are in time, one from each flow in turn; sorted by slot, as the model likes them."""
         batch: list[Waiting] = []
         room = MAX_ROWS
         while room > 0 and (each := self._flows.take()):
-            if each.answer.done():
-                continue
-            if time.monotonic() > each.deadline:
-                each.answer.set_exception(Overloaded("the request waited past its deadline"))
-                continue
             batch.append(each)
             room -= ALONE_COSTS if each.alone else 1
         return sorted(batch, key=lambda each: (each.alone, each.slot.number))
@@ -139,29 +145,39 @@ class Batcher:
 
     async def _answer_held(self, batch: list[Waiting]) -> None:
         """Of rows that fail together each half is tried again: only that fails at which it lies."""
-        batch = [each for each in batch if not each.answer.done()]
+        batch = [each for each in batch if not each.ended()]
         if not batch:
             return
         try:
             loop = asyncio.get_running_loop()
             answers = await loop.run_in_executor(self._thread, self._forward, batch)
-        except Exception as fault:
+            for each, answer in zip(batch, answers, strict=True):
+                self._check(each.slot, answer.digest)
+                if not each.answer.done():
+                    each.answer.set_result(answer)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as fault:  # also a panic in a library: the rows' own callers get it
             if len(batch) > 1:
                 half = len(batch) // 2
                 await self._answer_held(batch[:half])
                 await self._answer_held(batch[half:])
-            elif not batch[0].answer.done():
-                batch[0].answer.set_exception(fault)
-        else:
-            for each, answer in zip(batch, answers, strict=True):
-                self._give(each, answer)
+            else:
+                if not batch[0].answer.done():
+                    batch[0].answer.set_exception(fault)
+                self._check(batch[0].slot, self._model.table.digest(batch[0].slot.number))
 
-    def _give(self, each: Waiting, answer: Answered) -> None:
-        """Hands a row its answer; a slot that holds another's weights is not used again as it is."""
-        if answer.digest != each.slot.digest and self._pool.distrust(each.slot):
-            self._alarm(f"slot {each.slot.number} holds {answer.digest} instead of {each.slot.digest}")
-        if not each.answer.done():
-            each.answer.set_result(answer)
+    def _check(self, slot: Slot, found: str) -> None:
+        """A slot that holds another's weights is not used again as it is."""
+        if found != slot.digest and self._pool.distrust(slot):
+            self._cry(f"slot {slot.number} holds {found} instead of {slot.digest}")
+
+    def _cry(self, message: str) -> None:
+        """Nobody goes without an answer because the alarm is broken."""
+        try:
+            self._alarm(message)
+        except Exception:
+            log.exception("the alarm failed: %s", message)
 
     @torch.inference_mode()
     def _forward(self, batch: list[Waiting]) -> list[Answered]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -14,14 +14,15 @@ class Overloaded(Exception):
 
 
 class Flows(Generic[T]):
-    """Bounded: what does not fit is refused, never dropped.
+    """Bounded: what does not fit is refused, never dropped; what is ``dead`` when its turn comes takes none.
 
     A flow may fill the room alone, but of those that wait each has its share: whoever comes to a room that another
     has filled is let in, up to the part that would be his.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, dead: Callable[[T], bool] = lambda _: False) -> None:
         self._most = most
+        self._dead = dead
         self._flows: OrderedDict[str, deque[T]] = OrderedDict()
         self._count = 0
 
@@ -43,14 +44,26 @@ class Flows(Generic[T]):
 
     def take(self) -> T | None:
         """The next of the flow whose turn it is; None if nothing waits."""
-        if not self._flows:
-            return None
-        flow, queue = self._flows.popitem(last=False)
-        item = queue.popleft()
-        self._count -= 1
-        if queue:
-            self._flows[flow] = queue
-        return item
+        while self._flows:
+            flow, queue = self._flows.popitem(last=False)
+            while queue:
+                item = queue.popleft()
+                self._count -= 1
+                if not self._dead(item):
+                    if queue:
+                        self._flows[flow] = queue
+                    return item
+        return None
+
+    def prune(self, flow: str) -> None:
+        """Makes room of what is dead in a flow."""
+        if queue := self._flows.get(flow):
+            living = deque(item for item in queue if not self._dead(item))
+            self._count -= len(queue) - len(living)
+            if living:
+                self._flows[flow] = living
+            else:
+                del self._flows[flow]
 
 
 class Turns:
@@ -58,7 +71,7 @@ class Turns:
 
     def __init__(self, places: int, most: int) -> None:
         self._places = places
-        self._waiting: Flows[asyncio.Future[None]] = Flows(most)
+        self._waiting: Flows[asyncio.Future[None]] = Flows(most, lambda ready: ready.done())
         self.at_work = 0
 
     def ask(self, flow: str, ready: "asyncio.Future[None]") -> None:
@@ -74,11 +87,15 @@ class Turns:
 
     def over(self) -> None:
         """A place passes on."""
-        while (ready := self._waiting.take()) is not None:
-            if not ready.done():
-                ready.set_result(None)
-                return
-        self.at_work -= 1
+        if (ready := self._waiting.take()) is not None:
+            ready.set_result(None)
+        else:
+            self.at_work -= 1
+
+    def left(self, *flows: str) -> None:
+        """Of these flows some wait no longer."""
+        for flow in flows:
+            self._waiting.prune(flow)
 
     @asynccontextmanager
     async def turn(self, flow: str) -> AsyncIterator[None]:
@@ -88,7 +105,9 @@ class Turns:
         try:
             await ready
         except asyncio.CancelledError:
-            if not ready.cancelled():  # it had come already
+            if ready.cancelled():
+                self.left(flow)
+            else:  # it had come already
                 self.over()
             raise
         try:

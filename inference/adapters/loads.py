@@ -59,10 +59,10 @@ class Loads:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await asyncio.shield(arrival.task)
         except TimeoutError:
-            self._leave(arrival)
+            self._leave(digest, arrival)
             raise Overloaded("the adapter could not be loaded before the request's deadline") from None
         except asyncio.CancelledError:
-            self._leave(arrival)
+            self._leave(digest, arrival)
             raise
 
     def _begin(self, flow: str, digest: str, fetch: Fetch) -> Arrival:
@@ -81,21 +81,27 @@ class Loads:
                 self._turns.ask(flow, arrival.ready)
                 arrival.flows.add(flow)
 
-    def _leave(self, arrival: Arrival) -> None:
-        """One who waited has gone: what was taken into use for him is given back."""
+    def _leave(self, digest: str, arrival: Arrival) -> None:
+        """One who waited has gone: what was taken into use for him is given back, after the last the place in line."""
         arrival.waiting -= 1
+        if not arrival.waiting and not arrival.ready.done():
+            del self._arrivals[digest]
+            arrival.ready.cancel()
+            self._turns.left(*arrival.flows)
         if arrival.slot is not None:
             self._pool.unpin(arrival.slot)
 
     async def _arrive(self, digest: str, fetch: Fetch, arrival: Arrival) -> Slot:
         try:
             await arrival.ready
+            self._turns.left(*arrival.flows)
             try:
                 return await self._load(digest, fetch, arrival)
             finally:
                 self._turns.over()
         finally:
-            del self._arrivals[digest]
+            if self._arrivals.get(digest) is arrival:
+                del self._arrivals[digest]
 
     async def _load(self, digest: str, fetch: Fetch, arrival: Arrival) -> Slot:
         loop, pool = asyncio.get_running_loop(), self._pool
@@ -110,21 +116,28 @@ class Loads:
             pool.release(number)
             raise
         arrival.slot = pool.seat(number, packed, generation, pins=arrival.waiting)
+        self._make_room()
         return arrival.slot
 
     async def _slot(self, arrival: Arrival) -> int:
-        """A slot to fill, first come, first served; while somebody waits, slots in use take nobody new."""
+        """A slot to fill, first come, first served."""
+        arrival.refuse_abandoned()
         if not self._slotless:
             with suppress(NoSlotFree):
                 return self._pool.reserve()
-        self._pool.retire()
         given = asyncio.get_running_loop().create_future()
         self._slotless.append(given)
+        self._make_room()
         number: int = await given
         if not arrival.waiting:
             self._pool.release(number)  # for the next in line
         arrival.refuse_abandoned()
         return number
+
+    def _make_room(self) -> None:
+        """For each who waits for a slot one that is in use takes nobody new."""
+        while self._pool.leaving < len(self._slotless) and self._pool.retire():
+            pass
 
     def _slot_freed(self) -> None:
         while self._slotless:

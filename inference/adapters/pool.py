@@ -48,6 +48,8 @@ class Pool:
         self._room = memory_mb << 20
         self._held = 0
         self._scrubbed = 0
+        self.leaving = 0
+        """Retired slots that are still in use."""
         self.on_idle: Callable[[], None] = lambda: None
         """Called when a slot has become free, or one that could be emptied."""
 
@@ -117,16 +119,26 @@ class Pool:
         """The slot in use holds another's weights; its adapter is loaded into another. False if that was known."""
         if slot.distrusted:
             return False
-        slot.distrusted = slot.retired = True
-        if self._slots.get(slot.digest) is slot:
-            del self._slots[slot.digest]
+        slot.distrusted = True
+        if not slot.retired:
+            self._retire(slot)
         return True
 
-    def retire(self) -> None:
-        """The slot in use that was asked for longest ago takes nobody new, for others wait for one, too."""
-        if slot := next((slot for slot in self._slots.values() if slot.pins), None):
+    def retire(self) -> bool:
+        """The slot in use that was asked for longest ago takes nobody new, for others wait for one, too.
+
+        False if there is none.
+        """
+        slot = next((slot for slot in self._slots.values() if slot.pins), None)
+        if slot is not None:
+            self._retire(slot)
+        return slot is not None
+
+    def _retire(self, slot: Slot) -> None:
+        if self._slots.get(slot.digest) is slot:
             del self._slots[slot.digest]
-            slot.retired = True
+        slot.retired = True
+        self.leaving += 1
 
     def scrub(self) -> str | None:
         """Checks one slot's weights against the sum of what it was filled with; empties and names a changed one."""
@@ -161,5 +173,6 @@ class Pool:
         self._empty(slot)
 
     def _empty(self, slot: Slot) -> None:
+        self.leaving -= slot.retired
         self._table.forget(slot.number)
         self._free.append(slot.number)

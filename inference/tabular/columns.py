@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import numpy
@@ -26,6 +27,9 @@ ROUNDING = 1e-12
 UNKNOWN = 0
 """The code of a category that is missing or was not seen in training."""
 
+BOOLEANS = {each: name for name in ("true", "false") for each in (name, name.capitalize(), name.upper())}
+"""Spelling → the one of JSON."""
+
 Cells = Mapping[str, JsonValue]
 """Column → cell of one row; None, or no such key: missing."""
 
@@ -44,6 +48,18 @@ class Column:
     mean: float = 0.0
     deviation: float = 1.0
     categories: tuple[str, ...] = ()
+
+    @cached_property
+    def codes(self) -> dict[str, int]:
+        """Category → code, from 1 as they stand; a boolean is found in every spelling, as models may know any."""
+        exact = {name: at for at, name in enumerate(self.categories, 1)}
+        known = {BOOLEANS[name]: at for name, at in exact.items() if name in BOOLEANS}
+        return {each: known[name] for each, name in BOOLEANS.items() if name in known} | exact
+
+    def said(self, cell: JsonValue) -> str | None:
+        """A cell as text, a category as the training rows spell it; None if it is missing."""
+        text = said(cell)
+        return self.categories[self.codes[text] - 1] if text in self.codes else text
 
 
 @dataclass(frozen=True)
@@ -84,14 +100,8 @@ class Columns:
 
     def codes(self, rows: Sequence[Cells]) -> NDArray[numpy.int64]:
         """[rows, chosen columns]: from 1 as the categories stand, UNKNOWN for others."""
-        places = [{name: at for at, name in enumerate(column.categories, 1)} for column in self.chosen]
-        made = [
-            [
-                place.get(said(row.get(column.name)) or "", UNKNOWN)
-                for column, place in zip(self.chosen, places, strict=True)
-            ]
-            for row in rows
-        ]
+        places = [(column.name, column.codes) for column in self.chosen]
+        made = [[place.get(said(row.get(name)) or "", UNKNOWN) for name, place in places] for row in rows]
         return numpy.array(made, dtype=numpy.int64).reshape(len(rows), len(self.chosen))
 
     def table(self, rows: Sequence[Cells]) -> NDArray[numpy.float64]:
@@ -114,7 +124,7 @@ class Columns:
 
     def sentence(self, row: Cells) -> str:
         """The row as an encoder of texts reads it: ``name: value`` of every cell that is there."""
-        told = [(column.name, said(row.get(column.name))) for column in self.all]
+        told = [(column.name, column.said(row.get(column.name))) for column in self.all]
         return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in told if value)
 
 
@@ -147,7 +157,8 @@ def _days(found: datetime) -> float:
 def _column(name: str, kind: str, rows: Sequence[Cells]) -> Column:
     plain = Column(name, kind)
     if kind == "category":
-        counted = Counter(value for row in rows if (value := said(row.get(name))) is not None)
+        there = (value for row in rows if (value := said(row.get(name))) is not None)
+        counted = Counter(BOOLEANS.get(value, value) for value in there)
         kept = [value for value, count in counted.most_common(MOST_CATEGORIES) if count >= LEAST_ROWS]
         return Column(name, kind, categories=tuple(sorted(kept)))
     if kind in ("number", "date"):

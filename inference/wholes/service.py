@@ -30,6 +30,14 @@ class Asked:
     answer: "asyncio.Future[PredictReply]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
+@dataclass
+class Load:
+    """A model that is read, and how many wait for it."""
+
+    waiting: int = 0
+    task: "asyncio.Task[Filed]" = field(init=False)
+
+
 class WholeService:
     """Many whole models in one process; they compute one after the other, one request of each flow in turn."""
 
@@ -40,7 +48,7 @@ class WholeService:
         self._thread = ThreadPoolExecutor(1, "answer")
         self._loaders = ThreadPoolExecutor(LOADERS, "load")
         self._turns = Turns(LOADERS, MAX_LOADS)
-        self._loads: dict[str, asyncio.Task[Filed]] = {}
+        self._loads: dict[str, Load] = {}
         self._running: asyncio.Task[None] | None = None
 
     async def predict(self, request: PredictRequest) -> PredictReply:
@@ -67,13 +75,20 @@ class WholeService:
         if found := self.cabinet.known(ref.digest):
             return found
         if (load := self._loads.get(ref.digest)) is None:
-            load = self._loads[ref.digest] = asyncio.get_running_loop().create_task(self._load(flow, ref))
-            load.add_done_callback(seen)
-        return await asyncio.shield(load)
+            load = self._loads[ref.digest] = Load()
+            load.task = asyncio.get_running_loop().create_task(self._load(flow, ref, load))
+            load.task.add_done_callback(seen)
+        load.waiting += 1
+        try:
+            return await asyncio.shield(load.task)
+        finally:
+            load.waiting -= 1
 
-    async def _load(self, flow: str, ref: ModelRef) -> Filed:
+    async def _load(self, flow: str, ref: ModelRef, load: Load) -> Filed:
         try:
             async with self._turns.turn(flow):
+                if not load.waiting:
+                    raise Overloaded("whoever asked for the model has gone")
                 loop, fetch = asyncio.get_running_loop(), partial(self._fetch, ref)
                 return await loop.run_in_executor(self._loaders, self.cabinet.load, ref, fetch)
         finally:

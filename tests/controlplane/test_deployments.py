@@ -63,6 +63,13 @@ def test_a_model_gets_a_further_name_and_asking_again_changes_nothing(tenant: An
     assert [each["name"] for each in tenant.client.get("/api/deployments").json()["data"]] == ["support-desk"]
 
 
+def test_names_that_jobs_give_their_models_are_not_taken_before(tenant: Any, model: str) -> None:
+    """The name of a job's model is known before the job ends."""
+    refused = post(tenant, name="ft:minilm-l6:org::0a1b2c3d", model=model)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "name")
+    assert post(tenant, name=model, model=model).status_code == 201
+
+
 def test_a_deleted_name_is_free_again(tenant: Any, model: str) -> None:
     made = post(tenant, name="support-desk", model=model).json()
     assert tenant.client.delete(f"/api/deployments/{made['id']}").status_code == 204

@@ -143,18 +143,19 @@ class Storm:
         self.host = self.world.service(self.slots)
         self.flying: set[asyncio.Task[PredictReply]] = set()
         pool, stays = self.host.pool, self.stays
-        seat, evict = pool.seat, pool._evict
+        seat, empty, present = pool.seat, pool._empty, dict[int, Stay]()
 
         def seated(number: int, packed: Packed, generation: int, *, pins: int) -> Any:
             self.loaded += 1
-            stays.setdefault(packed.digest, []).append(Stay(generation, self.tick))
+            stay = present[number] = Stay(generation, self.tick)
+            stays.setdefault(packed.digest, []).append(stay)
             return seat(number, packed, generation, pins=pins)
 
-        def evicted(slot: Any) -> None:
-            stays[slot.digest][-1].until = self.tick
-            evict(slot)
+        def emptied(slot: Any) -> None:
+            present[slot.number].until = self.tick
+            empty(slot)
 
-        pool.seat, pool._evict = seated, evicted  # type: ignore[method-assign]
+        pool.seat, pool._empty = seated, emptied  # type: ignore[method-assign]
 
     async def _client(self) -> None:
         while self.asked < self.requests:

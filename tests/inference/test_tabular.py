@@ -114,6 +114,19 @@ def test_columns_become_numbers_with_what_is_missing_and_unknown_marked() -> Non
     assert Columns.saved(json.loads(json.dumps(columns.facts()))) == columns
 
 
+def test_a_boolean_is_found_in_every_spelling_also_by_a_model_that_learned_another() -> None:
+    rows: list[dict[str, Any]] = [{"flag": flag} for flag in ("True", "False", "true", "False")]
+    asked: list[dict[str, Any]] = [{"flag": flag} for flag in (True, "True", "TRUE", "true", False, "False", "tRUE")]
+    columns = Columns.of(rows, {"flag": "category"})
+    assert columns.all[0].categories == ("false", "true")
+    assert columns.codes(asked)[:, 0].tolist() == [2, 2, 2, 2, 1, 1, 0]
+    old = Columns((replace(columns.all[0], categories=("False", "True")),))
+    assert old.codes(asked)[:, 0].tolist() == [2, 2, 2, 2, 1, 1, 0]
+    assert [each.sentence(asked[0]) for each in (columns, old)] == ["flag: true", "flag: True"]
+    mixed = Columns((replace(columns.all[0], categories=("False", "True", "true")),))
+    assert mixed.codes([{"flag": "True"}, {"flag": "true"}])[:, 0].tolist() == [2, 3]
+
+
 def no_base() -> Base:
     raise AssertionError("a table's model needs no base")
 

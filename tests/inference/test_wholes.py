@@ -22,6 +22,7 @@ from inference.wholes import service as whole_service
 from inference.wholes.folder import read_whole
 from inference.wholes.service import WholeService
 from tests.inference.test_tabular import applicants, face, learned, lesson
+from tests.inference.waiting import until
 
 ROW: dict[str, Any] = {"income": 2000, "home": "rent", "since": "2020-01-15", "purpose": "for a roof"}
 Stored = Callable[..., ModelRef]
@@ -190,6 +191,32 @@ def test_a_model_in_memory_answers_while_others_are_read(
 
     assert [answer.digest for answer in asyncio.run(ask())] == [ref.digest for ref in cold for _ in range(6)]
     assert service._loads == {}
+
+
+def test_models_that_nobody_waits_for_any_more_are_not_read(
+    place: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = stored(1)
+    service = WholeService(place.storage, Bases(None), capacity=1 << 20)
+    reading, reads = threading.Event(), list[str]()
+
+    def load(asked: ModelRef, fetch: Any) -> Any:
+        assert reading.wait(60)
+        reads.append(asked.digest)
+        raise FolderRefused("none")
+
+    monkeypatch.setattr(service.cabinet, "load", load)
+
+    async def ask() -> list[Any]:
+        refs = [ref.model_copy(update={"digest": f"sha256:{number:064x}"}) for number in range(30)]
+        asked = (service.predict(asking(each, deadline_ms=100)) for each in refs)
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        reading.set()
+        await until(lambda: not service._loads)
+        return found
+
+    assert {type(each) for each in asyncio.run(ask())} == {Overloaded}
+    assert len(reads) == 4, "as many as were begun"
 
 
 def test_what_waits_past_its_deadline_is_refused(place: Any, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

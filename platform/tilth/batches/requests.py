@@ -18,6 +18,8 @@ MOST_BYTES = 200 << 20
 LINE_BYTES = LARGEST + (8 << 10)
 """Of a line: a request's body, and what stands around it."""
 ID_CHARS = 512
+DEEPEST = 32
+"""Objects and lists of a body within each other."""
 TOLD = 100
 """Faults that are listed."""
 KEYS = frozenset({"custom_id", "method", "url", "body"})
@@ -108,6 +110,7 @@ class Requests:
 
     def _item(self, line: int, asked: dict[str, Any]) -> Item:
         try:
+            _refuse_deep(asked["body"], DEEPEST)
             return Item(line, asked["custom_id"], **self._asked(asked["body"]))
         except Invalid as error:
             told = {"message": error.message, "code": error.reason, "param": error.param}
@@ -158,3 +161,12 @@ def _envelope(raw: bytes) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     return repr(value)[:80]
+
+
+def _refuse_deep(value: object, left: int) -> None:
+    """What is nested so deep that it cannot be written once more within a chunk."""
+    if isinstance(value, dict | list):
+        if not left:
+            raise Invalid(f"The body is nested deeper than {DEEPEST} levels.", code="invalid_body", param="body")
+        for item in value.values() if isinstance(value, dict) else value:
+            _refuse_deep(item, left - 1)

@@ -26,12 +26,16 @@ def cursor(prefix: str, after: str | None) -> UUID | None:
 
 
 def page(
-    rows: QuerySet[Any], *, after: UUID | None, limit: int, kind: str, by: str = "id", ascending: bool = False
-) -> tuple[list[Any], bool]:
-    """Rows beyond the one of id ``after``, in falling order of ``by`` unless ascending, and whether there are more."""
+    rows: QuerySet[Any], *, after: UUID | None, limit: int, kind: str, by: str = "id", ascending: bool = False,
+    among: QuerySet[Any] | None = None,
+) -> tuple[list[Any], bool]:  # fmt: skip
+    """Rows beyond the one of id ``after``, in falling order of ``by`` unless ascending, and whether there are more.
+
+    ``among``: where ``after`` may be, if it may have left ``rows`` since it was seen.
+    """
     ordered = rows.order_by(by if ascending else f"-{by}")
     if after is not None:
-        last = rows.filter(id=after).values_list(by, flat=True).first()
+        last = (rows if among is None else among).filter(id=after).values_list(by, flat=True).first()
         if last is None:
             raise NotFound.of(kind, public(kind, after))
         ordered = ordered.filter(**{f"{by}__{'gt' if ascending else 'lt'}": last})

@@ -17,7 +17,7 @@ from tilth.core.money import MICRO_PER_CENT, dollars
 from tilth.dashboard.pages import page, show
 from tilth.datasets.features import KINDS
 from tilth.datasets.models import DatasetVersion, File
-from tilth.datasets.selectors import dataset_get, file_list
+from tilth.datasets.selectors import dataset_get, file_get, file_list
 from tilth.registry import selectors as registry
 from tilth.registry.models import Model
 from tilth.tenants.principal import Principal
@@ -43,7 +43,7 @@ def jobs(request: HttpRequest, principal: Principal) -> HttpResponse:
     found, _ = selectors.job_list(tenant=principal.tenant, limit=50)
     usable, _ = file_list(tenant=principal.tenant, limit=100, purpose="fine-tune")
     choices = [(ids.public("file", file.id), file) for file in usable if file.status == "processed"]
-    shown, chosen = [job_shape(view) for view in found], _chosen(request, choices)
+    shown, chosen = [job_shape(view) for view in found], _chosen(request, principal, choices)
     form = {"files": choices, "kinds": KINDS, "methods": [each.value for each in Method], "trials": TRIALS, **chosen}
     return show(request, principal, "jobs.html", page="jobs", jobs=shown, **form)
 
@@ -117,13 +117,14 @@ def _empty_row(version: DatasetVersion) -> str:
     return json.dumps(dict.fromkeys(version.kinds), indent=1) if version.kinds else ""
 
 
-def _chosen(request: HttpRequest, files: Sequence[tuple[str, File]]) -> dict[str, Any]:
+def _chosen(request: HttpRequest, principal: Principal, files: Sequence[tuple[str, File]]) -> dict[str, Any]:
     """File and base model of the form, and how the file's free columns would be read for it; the form asks again."""
     asked, bases = request.GET, base_model_list()
     file = next((each for each in files if each[0] in (asked.get("training_file"), asked.get("file"))), None)
     id_, found = file or next(iter(files), ("", None))
     base = next((base for base in bases if base.id == asked.get("model")), None) or next(iter(bases), None)
-    return {"file": id_, "base": base, "bases": bases, "features": _features(found, base) if found and base else []}
+    told = _features(file_get(tenant=principal.tenant, file=found.id), base) if found and base else []
+    return {"file": id_, "base": base, "bases": bases, "features": told}
 
 
 def _features(file: File, base: BaseModelOffer) -> list[dict[str, Any]]:

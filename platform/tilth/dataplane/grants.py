@@ -10,7 +10,7 @@ from tilth.contract.messages import Grant
 from tilth.core.storage import object_key
 
 JOB_LIFE_S = 24 * 3600
-"""A trainer's grants outlive the longest attempt; the attempt's own prefix bounds what they reach."""
+"""Beyond the device time that an attempt may take; the attempt's own prefix bounds what its grants reach."""
 READ_LIFE_S = 3600
 """Grants of one call: events, loading a model."""
 

@@ -1,7 +1,8 @@
 """Checks one row against the roles of a schema: what the cells become, or what is wrong with them."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, time
 from hashlib import blake2b
 
@@ -17,6 +18,8 @@ from tilth.datasets.several import Listed, labels_in
 
 LABEL_CHARS = 200
 MIDNIGHT = time()
+BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
+"""Spelling in CSV, where pandas or a spreadsheet wrote it → in JSON and Parquet."""
 
 Features = dict[str, str | None]
 """Column → text of the cell."""
@@ -91,6 +94,8 @@ def feature_of(kind: Kind, cell: Cell) -> str | None:
             _number(text)
         case Kind.DATE if text:
             _refuse_no_date(text)
+        case Kind.CATEGORY:
+            return BOOLEANS.get(text, text) or None
     return text or None
 
 
@@ -102,9 +107,12 @@ def split_of(cell: Cell) -> str | None:
     return SPLIT_VALUES.get(name)
 
 
-def key_of(row: Row, roles: Sequence[str]) -> str:
-    """Equal for rows that say the same: case, width of characters and white space do not count."""
-    said = "\0".join(_said(row.get(role)) for role in roles)
+def key_of(row: Row, fields: Sequence[SchemaField], kinds: Mapping[str, str]) -> str:
+    """Equal for rows that say the same: case, width of characters, white space, 1.0 for 1 and the like do not count.
+
+    ``kinds`` says how free columns are read.
+    """
+    said = "\0".join(_said(row.get(field.role), field.kind, kinds) for field in fields)
     plain = " ".join((said if said.isascii() else unicodedata.normalize("NFKC", said)).split()).casefold()
     return blake2b(plain.encode(), digest_size=16).hexdigest()
 
@@ -180,11 +188,24 @@ def _moment(text: str) -> str:
     return plain.date().isoformat() if plain.time() == MIDNIGHT else plain.isoformat()
 
 
-def _said(value: Value) -> str:
+def _said(value: Value, kind: str, kinds: Mapping[str, str]) -> str:
     """Features in the order of their names, since files may have them in another order."""
     if not isinstance(value, dict):
-        return str(value)
-    return "\0".join(f"{column}\0{text or ''}" for column, text in sorted(value.items()))
+        return _one_spelling(value, kind)
+    return "\0".join(f"{column}\0{_one_spelling(text, kinds[column])}" for column, text in sorted(value.items()))
+
+
+def _one_spelling(value: str | float | None, kind: str) -> str:
+    """Of a value that was checked: 1, 1.0 and 1e0 are equal, and so are 2026-12-31 and 2026-12-31T00:00:00Z."""
+    if value is None:
+        return ""
+    match kind:
+        case Kind.NUMBER:
+            return repr(float(value) + 0.0)  # -0.0 becomes 0.0
+        case Kind.DATE:
+            with suppress(Fault):  # a date of the years 1 or 9999 may have none in UTC
+                return _moment(str(value))
+    return str(value)
 
 
 def _problem(fault: Fault, line: int, column: str, cell: Cell) -> Problem:

@@ -173,7 +173,11 @@ def _because(field: SchemaField, column: Column) -> str:
 
 def _split(free: Sequence[Column]) -> list[Match]:
     for column in free:
-        if plain(column.name) in SPLIT_NAMES and column.few and column.few <= set(SPLIT_VALUES):
+        if plain(column.name) not in SPLIT_NAMES:
+            continue
+        if not column.filled + column.listed:  # later rows alone name one, as where a test file was appended
+            return [Match(SPLIT, column.name, "the name is usual for it, and the first rows leave it empty")]
+        if column.few and column.few <= set(SPLIT_VALUES):
             return [Match(SPLIT, column.name, f"its values are {quoted(sorted(column.few))}")]
     return []
 

@@ -40,12 +40,14 @@ class Intake:
     ) -> None:
         self._schema, self._said, self._kinds, self._rows = schema, said, kinds, rows
         target = target_of(schema)
-        self._key = [field.role for field in schema.fields if field.kind not in NOT_SAID and field != target]
+        self._key = [field for field in schema.fields if field.kind not in NOT_SAID and field != target]
         self.problems = Problems()
         self.matches: list[list[Match]] = []
         """Of each file."""
         self.features: list[Feature] = []
         """Of the first file, whose kinds hold for the others."""
+        self._read_as: dict[str, str] = {}
+        """Column → kind of those features."""
         self.about: list[dict[str, Any]] = []
         self.count = 0
         """Rows read, good or bad."""
@@ -87,6 +89,7 @@ class Intake:
         columns = profile(table.columns, sampled(table))
         if not self.matches:
             matches, self.features = match_all(self._schema, columns, self._said, self._kinds)
+            self._read_as = used_kinds(self.features)
         else:
             said = {match.role: match.column for match in self.matches[0] if match.column in table.columns}
             kept = [feature.column for feature in self.features]
@@ -99,7 +102,7 @@ class Intake:
     def _keep(self, number: int, source: Source, line: int, row: Row) -> Row | Problem:
         named = row.pop(SPLIT, None)
         given = source.split or (str(named) if named else None)
-        if self._rows.add(number, line, given, key_of(row, self._key), row):
+        if self._rows.add(number, line, given, key_of(row, self._key, self._read_as), row):
             return row
         return Problem("long_row", "the row is too long", "shorten its cells or remove the row", line)
 

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from tilth.core.errors import Invalid
 from tilth.datasets.reading import (
@@ -21,26 +22,18 @@ from tilth.datasets.reading import (
 from tilth.datasets.report import Problem, shown
 from tilth.datasets.several import Listed
 
-SNIFFED_ROWS = 1000
-"""Rows whose keys make the columns."""
-
 
 class JsonlTable:
-    """A JSON Lines file; columns are the keys of its first rows, in order of appearance."""
+    """A JSON Lines file; columns are the keys of all its rows, in order of appearance."""
 
     unit = "line"
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.columns: tuple[str, ...] = ()
         file, lines = open_lines(path)
         with file:
             self.bom = lines.bom
-            objects = [found for found in islice(_objects(lines), SNIFFED_ROWS) if not isinstance(found, Problem)]
-        self.columns = tuple(dict.fromkeys(key for _, found in objects for key in found))[:MOST_COLUMNS]
-        refuse_names(self.columns)
-        if objects and "messages" in objects[0][1]:
-            raise Invalid(CHAT.format(example=EXAMPLE), code="chat_format")
+            self.columns = _columns(lines)
 
     def about(self) -> dict[str, object]:
         """Byte order mark."""
@@ -56,6 +49,34 @@ class JsonlTable:
     def _checked(self, line: int, found: dict[str, Any]) -> Record | Problem:
         record = Record(line, [_cell(found.get(column, "")) for column in self.columns])
         return cell_problem(record, self.columns) or record
+
+
+def _columns(lines: Lines) -> tuple[str, ...]:
+    """The keys of all rows; raises Invalid for too many, those that cannot be kept, and OpenAI's chat format."""
+    names: dict[str, None] = {}
+    for found in _found(lines):
+        if not names and "messages" in found:
+            raise Invalid(CHAT.format(example=EXAMPLE), code="chat_format")
+        names.update(dict.fromkeys(found))
+        if len(names) > MOST_COLUMNS:
+            break
+    refuse_names(names)
+    return tuple(names)
+
+
+def _found(lines: Lines) -> Iterator[dict[str, Any]]:
+    """The objects alone, by the parser that takes a third of the time; the other reads what this one cannot."""
+    for text in lines:
+        if lines.bad:
+            lines.bad.clear()
+            continue
+        try:
+            found = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            parsed = _parsed(lines.number, text)
+            found = None if isinstance(parsed, Problem) else parsed[1]
+        if isinstance(found, dict):
+            yield found
 
 
 def _objects(lines: Lines) -> Iterator[tuple[int, dict[str, Any]] | Problem]:
@@ -82,9 +103,9 @@ def _parsed(line: int, text: str) -> tuple[int, dict[str, Any]] | Problem:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice")
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:100]!r} stands twice")
     return found
 
 

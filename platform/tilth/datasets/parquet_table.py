@@ -9,7 +9,7 @@ import duckdb
 
 from tilth.core.errors import Invalid
 from tilth.datasets.duck import MEMORY_MIB, confined
-from tilth.datasets.reading import CHAT, EXAMPLE, MOST_COLUMNS, Record, cell_problem, refuse_names
+from tilth.datasets.reading import CHAT, EXAMPLE, Record, cell_problem, refuse_names
 from tilth.datasets.report import Problem
 
 MAGIC = b"PAR1"
@@ -35,7 +35,6 @@ class ParquetTable:
             facts = self._db.execute("SELECT num_rows, num_row_groups FROM parquet_file_metadata(?)", [str(path)])
             rows, self._groups = facts.fetchall()[0]
             named = self._db.execute("SELECT name FROM parquet_schema(?)", [str(path)]).fetchall()
-        kinds = kinds[:MOST_COLUMNS]
         self.columns = tuple(name for name, *_ in kinds)
         self._not_plain = {name: str(kind) for name, kind, *_ in kinds if kind.id in NOT_PLAIN}
         self._cells = ", ".join(_cell(name, kind.id) for name, kind, *_ in kinds)
@@ -88,7 +87,7 @@ def _refuse_half(path: Path) -> None:
 
 
 def _refuse(columns: Sequence[str], named: Sequence[str], rows: int, not_plain: dict[str, str]) -> None:
-    """Raises Invalid for names that stand twice or cannot be kept, too many rows, and OpenAI's chat format."""
+    """Raises Invalid for too many columns or rows, names that stand twice or cannot be kept, OpenAI's chat format."""
     refuse_names(columns)
     if twice := [name for name in columns if name not in named]:
         raise Invalid(
@@ -102,11 +101,13 @@ def _refuse(columns: Sequence[str], named: Sequence[str], rows: int, not_plain: 
 
 
 def _cell(name: str, kind: str) -> str:
-    """A column as text in SQL: empty for no value, NULL (a cell of None) for what is no plain value."""
+    """A column as text in SQL: empty for no value or NaN, NULL (a cell of None) for what is no plain value."""
     column = '"' + name.replace('"', '""') + '"'
     if kind in NOT_PLAIN:
         return f"NULL AS {column}"
     text = f"CAST({column} AS VARCHAR)"
+    if kind in ("float", "double"):  # pandas writes NaN where a number is missing
+        text = f"CASE WHEN isnan({column}) THEN NULL ELSE {text} END"
     if kind == "timestamp with time zone":  # kept as UTC; shown without a look at time zones' names
         text = f"CAST(make_timestamp(epoch_us({column})) AS VARCHAR) || '+00:00'"
     if kind.startswith("timestamp"):

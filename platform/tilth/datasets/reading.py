@@ -1,6 +1,6 @@
 """Reads tables row by row with exact line numbers: what can be read, and what is wrong with a row that cannot."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -96,8 +96,11 @@ class Lines:
             return raw.decode(errors="replace")
 
 
-def refuse_names(names: Iterable[str]) -> None:
-    """Raises Invalid for a column whose name cannot be kept."""
+def refuse_names(names: Collection[str]) -> None:
+    """Raises Invalid for too many columns, or one whose name cannot be kept."""
+    if len(names) > MOST_COLUMNS:
+        message = f"The file has more than {MOST_COLUMNS:,} columns; leave out those that nothing is learned from."
+        raise Invalid(message, code="too_many_columns")
     for number, name in enumerate(names, start=1):
         if not storable(name):
             message = (

@@ -13,7 +13,7 @@ from tilth.contract.vertical import Schema
 from tilth.core.errors import Invalid
 from tilth.datasets.models import File
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same files would become other rows."""
 
 

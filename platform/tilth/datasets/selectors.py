@@ -30,9 +30,16 @@ def file_get(*, tenant: UUID, file: UUID) -> File:
 def file_list(
     *, tenant: UUID, limit: int, after: UUID | None = None, purpose: str | None = None, ascending: bool = False
 ) -> tuple[list[File], bool]:
-    """A page of files, newest first unless ascending, and whether there are more."""
-    rows = living().filter(purpose=purpose) if purpose else living()
-    return page(rows, after=after, limit=limit, kind="file", ascending=ascending)
+    """A page of files without their reports, newest first unless ascending, and whether there are more."""
+    rows = (living().filter(purpose=purpose) if purpose else living()).defer("report")
+    seen = File.objects.all()  # one that was deleted while the pages are read still says where to go on
+    return page(rows, after=after, limit=limit, kind="file", ascending=ascending, among=seen)
+
+
+@in_tenant
+def file_count(*, tenant: UUID) -> int:
+    """Of files that are there."""
+    return living().count()
 
 
 @in_tenant

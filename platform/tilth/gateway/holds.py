@@ -31,8 +31,8 @@ BUDGETS = 10_000
 HOLD, HOLD_CAPPED = Prepared.of(statements.HOLD), Prepared.of(statements.HOLD_CAPPED)
 HOLD_AGAIN, RELEASE = Prepared.of(statements.HOLD_AGAIN), Prepared.of(statements.RELEASE)
 ROOM = Prepared.of(
-    """SELECT key IS NOT NULL, limit_micro_usd, spent_micro_usd, held_micro_usd FROM usage_budget
-    WHERE tenant_id = %(tenant)s AND month = %(month)s AND (key IS NULL OR key = %(key)s::uuid)"""
+    f"""SELECT key IS NOT NULL, limit_micro_usd, spent_micro_usd, held_micro_usd FROM usage_budget
+    WHERE tenant_id = %(tenant)s AND month = %(month)s AND (key IS NULL OR key = ({statements.FIRST_KEY}))"""  # noqa: S608
 )
 PREPARED = (TENANT, HOLD, HOLD_CAPPED, HOLD_AGAIN, RELEASE, ROOM)
 

@@ -10,13 +10,18 @@ from tilth.core.wake import wake_worker
 from tilth.registry.models import Model
 from tilth.serving.models import Deployment
 
+OWN = "ft:"
+"""A job gives its model a name that begins so: nobody else may have taken it when the job ends."""
+
 
 @in_tenant
 def deployment_create(*, tenant: UUID, name: str, model: UUID, deterministic: bool = False) -> Deployment:
     """A model answers under a name, at once; asking for what is there already changes nothing."""
-    found = Model.objects.filter(id=model, deleted_at=None).first()
+    found = Model.locked(id=model, deleted_at=None)  # whoever deletes it ends what is deployed before
     if found is None:
         raise NotFound.of("model", public("ftm", model))
+    if name.startswith(OWN) and name != found.name:
+        raise Invalid(f"Names that begin with {OWN!r} are models' own; choose another.", param="name")
     standing: Deployment | None = Deployment.locked(name=name, deleted_at=None)
     if standing is not None and standing.model_id != model:
         raise Invalid(f"The name {name!r} is taken by another model; delete that deployment first.", param="name")

@@ -79,13 +79,14 @@ def key_revoke(*, tenant: UUID, by: Principal, key: UUID) -> ApiKey:
 
 @in_tenant
 def key_rotate(*, tenant: UUID, by: Principal, key: UUID) -> tuple[ApiKey, KeyText]:
-    """A second live secret with the same rights; the old one ends in 24 hours."""
+    """A second live secret with the same rights and the same end; the old one ends in 24 hours."""
     old = _key(key)
-    if old.revoked_at:
-        raise Invalid("A revoked key cannot be rotated; make a new one.")
+    if old.revoked_at or (old.expires_at and old.expires_at <= now()):
+        raise Invalid("A key that has ended cannot be rotated; make a new one.")
+    before = ApiKey.objects.filter(replaces=old).first()  # by that rotation the old one's own end was brought forward
     fresh = key_create(
         tenant=tenant, by=by, name=old.name, scopes=frozenset(Scope(scope) for scope in old.scopes),
-        monthly_cap_micro_usd=old.monthly_cap_micro_usd, replaces=old.id,
+        expires_at=(before or old).expires_at, monthly_cap_micro_usd=old.monthly_cap_micro_usd, replaces=old.id,
     )  # fmt: skip
     ends = now() + ROTATION_LIFE
     old.expires_at = min(old.expires_at or ends, ends)

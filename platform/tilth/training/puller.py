@@ -13,6 +13,7 @@ from tilth.contract.messages import EventKind, EventsPage, EventsQuery, JobState
 from tilth.core import storage
 from tilth.core.clock import now
 from tilth.core.crash import crash_point
+from tilth.core.errors import Invalid
 from tilth.core.loops import AWAY, Crew
 from tilth.dataplane.grants import Grants
 from tilth.dataplane.port import DataPlane, DataPlaneRefused
@@ -130,6 +131,9 @@ class Puller:
             attempt_succeeded(**_who(attempt), folder=folder, results=results, facts=data)
         except (FolderRefused, DataError, ValueError, TypeError, OverflowError) as error:
             self._give_up(attempt, f"its last word cannot be kept: {error}")
+            return
+        except Invalid as error:  # another attempt would end there, too
+            attempt_failed(**_who(attempt), code=error.reason, message=error.message)
             return
         crash_point("finish.committed")
 

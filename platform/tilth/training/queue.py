@@ -11,7 +11,7 @@ from django.db.models import Q
 from tilth.contract.messages import TrainingOptions
 from tilth.core.clock import now
 from tilth.training.models import Job
-from tilth.training.states import ACTIVE, State
+from tilth.training.states import ACTIVE, ENDED, State
 
 # The tenant with the fewest running jobs is next, then the one served least (device time of the last day, halved for
 # each hour that passed), then the one served longest ago; within a tenant the first queued.
@@ -66,6 +66,12 @@ def active_attempts() -> list[Attempt]:
 def jobs_to_validate() -> list[tuple[UUID, UUID]]:
     """(tenant, job) whose files are to be checked and frozen, oldest first."""
     rows = Job.unscoped.using("system").filter(state=State.VALIDATING).order_by("id")
+    return list(rows.values_list("tenant_id", "id"))
+
+
+def jobs_held_for() -> list[tuple[UUID, UUID]]:
+    """(tenant, job) of all that have not ended and for which money is held."""
+    rows = Job.unscoped.using("system").filter(hold__isnull=False).exclude(state__in=ENDED)
     return list(rows.values_list("tenant_id", "id"))
 
 

@@ -25,13 +25,14 @@ from tilth.training.estimates import cap_ms, estimate_ms, least_memory_mb, ms_pe
 from tilth.training.leftovers import remove_later
 from tilth.training.models import Job
 from tilth.training.queue import finished_rates
-from tilth.training.states import ACTIVE, State, Stop
+from tilth.training.states import ACTIVE, ENDED, State, Stop
 from tilth.training.story import tell
 from tilth.usage import services as usage
 from tilth.usage.models import Price as PriceRow
 
 UNIT = "training.device_ms"
 HOLD_LIFE = timedelta(days=7)
+"""Renewed each hour while the job goes on: a hold that nobody renews belongs to nothing."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,14 @@ def job_resume(*, tenant: UUID, by: Principal, job: UUID) -> None:
     elif found.stop == Stop.PAUSE:
         found.stop = Stop.RESTART
     _asked(found, by, "resume", "Resuming the job")
+
+
+@in_tenant
+def job_hold_renew(*, tenant: UUID, job: UUID) -> None:
+    """The money stays held while the job waits or learns."""
+    found = Job.objects.filter(id=job).exclude(state__in=ENDED).first()
+    if found is not None and found.hold is not None:
+        usage.hold_renew(tenant=tenant, hold=found.hold, expires_at=now() + HOLD_LIFE)
 
 
 def usable_file(*, tenant: UUID, file: UUID, param: str) -> UUID:

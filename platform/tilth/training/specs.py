@@ -24,7 +24,8 @@ def flow_of(tenant: UUID) -> str:
 def job_spec(*, tenant: UUID, job: UUID, attempt: int, grants: Grants) -> JobSpec:
     """Everything the trainer of this attempt may know and touch; raises StaleAttempt."""
     found = attempt_locked(job, attempt)
-    version = found.version
+    version, left_ms = found.version, cast(int, found.max_device_ms) - found.earlier_ms
+    life_s = JOB_LIFE_S + left_ms // 1000
     checkpoint = Checkpoint.objects.filter(job=found).order_by("-step", "-attempt").first()
     return JobSpec(
         job=job.hex,
@@ -32,10 +33,10 @@ def job_spec(*, tenant: UUID, job: UUID, attempt: int, grants: Grants) -> JobSpe
         flow=flow_of(tenant),
         vertical=found.vertical,
         base_model=found.base_model,
-        rows=grants.read(version.path, sha256=version.sha256, life_s=JOB_LIFE_S),
-        output=grants.write(attempt_prefix(found)),
-        resume=grants.read(checkpoint.path, life_s=JOB_LIFE_S) if checkpoint else None,
+        rows=grants.read(version.path, sha256=version.sha256, life_s=life_s),
+        output=grants.write(attempt_prefix(found), life_s=life_s),
+        resume=grants.read(checkpoint.path, life_s=life_s) if checkpoint else None,
         options=TrainingOptions.model_validate(found.options),
-        max_device_ms=cast(int, found.max_device_ms) - found.earlier_ms,
+        max_device_ms=left_ms,
         prior_device_ms=found.earlier_ms,
     )

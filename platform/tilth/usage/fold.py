@@ -14,7 +14,7 @@ from tilth.core.ids import uuid7
 from tilth.core.money import Price as Rate
 from tilth.core.scope import in_tenant
 from tilth.usage import statements
-from tilth.usage.budgets import budget_ensure
+from tilth.usage.budgets import budget_ensure, key_budget
 from tilth.usage.models import Budget, Hold, LedgerEntry, PendingFold, Price
 
 BATCH = 5000
@@ -87,14 +87,14 @@ def _take(tenant: UUID) -> tuple[Counter[tuple[date, UUID, UUID | None]], list[U
 
 
 def _count(tenant: UUID, month: date, price_id: UUID, key: UUID | None, quantity: int, spent: Counter[UUID]) -> None:
-    """Into the organisation's budget, which the ledger follows, and into the key's if it has one."""
+    """Into the organisation's budget, which the ledger follows, and into the key's if it has a cap."""
     price = Price.objects.get(id=price_id)
     whole = budget_ensure(tenant=tenant, month=month)
     amount = _tally(tenant, whole, price, quantity)
     spent[whole.id] += amount
     if amount:
         _post(month, price, amount)
-    part = Budget.objects.filter(month=month, key=key).first() if key else None
+    part = key_budget(tenant=tenant, month=month, key=key) if key else None
     if part is not None:
         spent[part.id] += _tally(tenant, part, price, quantity)
 

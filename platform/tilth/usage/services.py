@@ -16,7 +16,7 @@ from tilth.tenants.services import audit
 from tilth.usage import statements
 from tilth.usage.budgets import Room, budget_ensure, month_of
 from tilth.usage.events import event_record
-from tilth.usage.models import Budget, PendingFold
+from tilth.usage.models import Budget, Hold, PendingFold
 from tilth.usage.prices import price_at, price_current, prices_sync
 from tilth.usage.spans import span_close, span_extend, span_open
 
@@ -76,6 +76,12 @@ def budget_ended(*, tenant: UUID, amount_micro_usd: int, capped: Capped | None =
 def hold_release(*, tenant: UUID, hold: UUID) -> None:
     """Gives a hold back with the next fold, together with the usage recorded before it: never a moment too early."""
     PendingFold.objects.create(hold=hold)
+
+
+@in_tenant
+def hold_renew(*, tenant: UUID, hold: UUID, expires_at: datetime) -> None:
+    """Keeps it for longer, since whatever it is held for goes on."""
+    Hold.objects.filter(id=hold).update(expires_at=expires_at)
 
 
 @in_tenant

@@ -90,6 +90,18 @@ def test_a_body_that_the_endpoint_would_refuse_is_its_own_lines_error_in_the_sam
     assert "Send {" in found["items"][0].error["message"]
 
 
+@pytest.mark.parametrize("levels", [33, 252, 255])
+def test_a_body_nested_too_deep_is_its_own_lines_error(tmp_path: Path, levels: int) -> None:
+    """From 251 levels on JSON that was read could not be written again."""
+    value = '{"text":' * (levels - 2) + '"x"' + "}" * (levels - 2)
+    line = jsonl(request_line(0, body={"model": MODEL, "inputs": ["deep"]})).replace(b'"deep"', value.encode())
+    found = read(tmp_path, line + jsonl(request_line(1)))
+    assert found["faults"] == []
+    first, second = found["items"]
+    assert (first.error["param"], "deeper than 32" in first.error["message"]) == ("body", True)
+    assert second.error is None
+
+
 def test_chunks_have_so_many_rows_and_bytes_and_no_line_is_torn(tmp_path: Path) -> None:
     wide = {"model": MODEL, "inputs": [{"text": "x"}] * 200}
     long = {"model": MODEL, "inputs": [{"text": "x" * 900_000}]}

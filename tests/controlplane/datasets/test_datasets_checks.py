@@ -139,6 +139,21 @@ def test_a_given_split_is_kept_and_what_is_not_given_is_taken_from_training(froz
     assert {row["line"] for row in report["all"] if row["split"] == "test"} == {n + 2 for n in range(0, 80, 4)}
 
 
+def test_a_test_file_appended_to_a_training_file_is_for_test_alone(
+    frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tilth.datasets.intake.SAMPLED_ROWS", 1000)
+    train = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in good(1100))
+    test = "".join(
+        json.dumps({"text": text, "label": label, "split": "test"}) + "\n" for text, label in good(20, word="other")
+    )
+    report = frozen((train + test).encode())
+    assert {row["line"] for row in report["all"] if row["split"] == "test"} == set(range(1101, 1121))
+    assert report["columns"][-1] == {
+        "role": "split", "column": "split", "reason": "the name is usual for it, and the first rows leave it empty",
+    }  # fmt: skip
+
+
 def test_a_split_column_that_was_named_must_name_splits(frozen: Frozen) -> None:
     rows: Rows = [(*row, "train") for row in good(20)]
     error = refused(

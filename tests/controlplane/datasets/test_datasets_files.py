@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import openai
 import psycopg
 import pytest
 
@@ -91,6 +92,15 @@ def test_a_deleted_file_is_gone_at_once_and_its_bytes_with_the_worker(
     for _ in range(2):
         remove_bytes(tenant=tenant.id.hex, file=file.id.hex)
     assert not (artifacts / file.path).parent.exists()
+
+
+def test_files_may_be_deleted_while_their_pages_are_read(
+    tenant: Any, stored_file: StoredFile, sdk: openai.OpenAI
+) -> None:
+    """The SDK asks for what comes after the last file of a page when the caller has done with that page."""
+    made = [f"file-{stored_file(tenant, GOOD).id.hex}" for _ in range(5)]
+    deleted = [sdk.files.delete(file.id).id for file in sdk.files.list(limit=2)]
+    assert deleted == made[::-1]
 
 
 def test_files_are_listed_in_pages_newest_first_by_purpose(tenant: Any, stored_file: StoredFile) -> None:

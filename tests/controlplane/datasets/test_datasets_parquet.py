@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def refused(path: Path) -> Invalid:
     [
         ("'Straße ☕'", "Straße ☕"), ("''", ""), ("NULL::VARCHAR", ""), ("NULL::INTEGER", ""),
         ("'a'::ENUM('a', 'b')", "a"), ("-7::TINYINT", "-7"), ("18446744073709551615::UBIGINT", "18446744073709551615"),
-        ("0.1::FLOAT", "0.1"), ("1e300::DOUBLE", "1e+300"), ("'nan'::DOUBLE", "nan"), ("12.50::DECIMAL(9, 2)", "12.50"),
+        ("0.1::FLOAT", "0.1"), ("1e300::DOUBLE", "1e+300"), ("'nan'::DOUBLE", ""), ("12.50::DECIMAL(9, 2)", "12.50"),
         ("true", "true"), ("DATE '2026-02-28'", "2026-02-28"), ("TIME '01:02:03'", "01:02:03"),
         ("TIMESTAMP '2026-02-28 01:02:03.5'", "2026-02-28T01:02:03.5"),
         ("TIMESTAMP_NS '2026-02-28 01:02:03'", "2026-02-28T01:02:03"),
@@ -129,6 +130,26 @@ def test_a_column_named_twice_is_refused(written: Written) -> None:
     path = written("SELECT 1 AS label, 2 AS laber")
     path.write_bytes(path.read_bytes().replace(b"laber", b"LABEL"))
     assert refused(path).message == 'The column "LABEL" is named twice (case does not count); rename one.'
+
+
+def test_a_number_that_is_nan_is_missing(frozen: Any, written: Written, lending: Any) -> None:
+    path = written(
+        "SELECT CASE WHEN range % 20 = 0 THEN 'nan'::DOUBLE ELSE range * 7 + 0.25 END AS income,"
+        " CASE WHEN range = 5 THEN 'nan'::FLOAT ELSE range % 9 END AS age, range // 2 % 2 AS paid FROM range(200)"
+    )
+    assert [row for _, row in cells(path)][:2] == [["", "0.0", "0"], ["7.25", "1.0", "0"]]
+    report = frozen(path.read_bytes(), schema=lending)
+    assert (report["rows"]["kept"], report["problems"]["total"]) == (200, 0)
+    assert [(each["column"], each["kind"]) for each in report["features"]] == [("income", "number"), ("age", "number")]
+    by_line = {row["line"]: json.loads(row["features"]) for row in report["all"]}
+    assert (by_line[1], by_line[6]) == ({"income": None, "age": "0.0"}, {"income": "35.25", "age": None})
+
+
+@pytest.mark.slow
+def test_more_columns_than_are_kept_are_refused(written: Written) -> None:
+    path = written("SELECT " + ", ".join(f"1 AS c{n}" for n in range(2001)))
+    assert (error := refused(path)).reason == "too_many_columns"
+    assert error.message.startswith("The file has more than 2,000 columns")
 
 
 def test_a_long_cell_spoils_one_row(written: Written) -> None:

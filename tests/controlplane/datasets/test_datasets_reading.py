@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,51 @@ def test_what_is_no_table_is_refused_with_what_to_send(read: Read, content: byte
 def test_json_lines_come_with_their_lines_and_their_keys_as_columns(read: Read) -> None:
     content = b'\n{"text": "a", "label": 1}\r\n\n{"label": true, "other": null}\n'
     assert cells(read(content)) == [(2, ["a", "1", ""]), (4, ["", "true", ""])]
+
+
+def test_a_key_of_any_later_row_is_a_column(read: Read) -> None:
+    strange = b'{"text": "b", "only json reads it": {"x": "\\ud800"}}\n'
+    records = read(b'{"text": "a"}\n' * 1500 + strange + b'{"text": "c", "split": "test"}\n')
+    assert cells(records[:1]) == [(1, ["a", "", ""])]
+    assert cells(records[-1:]) == [(1502, ["c", "", "test"])]
+
+
+def test_a_row_that_cannot_be_read_brings_no_column(read: Read) -> None:
+    records = read(b'{"text": "a"}\n{"text": "b", "x": NaN}\n{"text": "caf\xe9", "y": 1}\n{"text": "c"}\n')
+    assert cells(records) == [(1, ["a"]), (4, ["c"])]
+
+
+def test_finding_a_key_that_stands_twice_takes_no_comparison_of_all_with_all() -> None:
+    from tilth.datasets.jsonl_table import _unique
+
+    compared = 0
+
+    class Key(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    with pytest.raises(ValueError, match="the key '999' stands twice"):
+        _unique([(Key(number), None) for number in (*range(1000), 999)])
+    assert compared < 10_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ",".join(f"c{n}" for n in range(2001)) + "\n" + "," * 2000 + "\n",
+        json.dumps({f"c{n}": n for n in range(2001)}),
+        "".join(f'{{"c{n}": {n}}}\n' for n in range(2001)),
+    ],
+    ids=["csv", "one line", "a key in each line"],
+)
+def test_more_columns_than_are_kept_are_refused(read: Read, content: str) -> None:
+    with pytest.raises(Invalid, match="more than 2,000 columns") as error:
+        read(content.encode())
+    assert error.value.reason == "too_many_columns"
 
 
 @pytest.mark.parametrize(

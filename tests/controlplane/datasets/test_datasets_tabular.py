@@ -153,12 +153,47 @@ def test_features_of_the_test_file_are_taken_out_of_training_whatever_the_order_
     assert report["splits"]["test"] == 12
 
 
-def test_the_order_of_features_says_nothing_but_their_columns_do() -> None:
+def key(**features: str | None) -> str:
+    """Of a row without another role."""
     from tilth.datasets.checks import key_of
 
-    key = key_of({"features": {"a": "1", "b": None}}, ["features"])
-    assert key_of({"features": {"b": None, "a": "1"}}, ["features"]) == key
-    assert key_of({"features": {"a": None, "b": "1"}}, ["features"]) != key
+    kinds = {"a": "number", "b": "number", "since": "date", "home": "category"}
+    return key_of({"features": features}, [LENDING.field("features")], kinds)
+
+
+def test_the_order_of_features_says_nothing_but_their_columns_do() -> None:
+    assert key(a="1", b=None) == key(b=None, a="1")
+    assert key(a="1", b=None) != key(a=None, b="1")
+
+
+@pytest.mark.parametrize(
+    ("column", "one", "other", "equal"),
+    [
+        ("a", "1234", "1234.0", True), ("a", "1e3", "1_000", True), ("a", "0", "-0.0", True), ("a", "0", None, False),
+        ("a", "1", "1.0000001", False), ("home", "True", "true", True), ("home", "1", "1.0", False),
+        ("since", "2026-02-28", "2026-02-28T00:00:00+00:00", True), ("since", "20260228", "2026-02-28", True),
+        ("since", "2026-02-28", "2026-02-27T23:00:00-01:00", True), ("since", "2026-02-28", "2026-02-27", False),
+        ("since", "0001-01-01T00:00+01:00", "0001-01-01T00:00+01:00", True),
+    ],
+)  # fmt: skip
+def test_values_are_equal_however_they_are_spelled(column: str, one: str, other: str | None, equal: bool) -> None:
+    assert (key(**{column: one}) == key(**{column: other})) is equal
+
+
+def test_features_of_the_test_file_are_taken_out_of_training_however_their_numbers_are_spelled(frozen: Frozen) -> None:
+    train = [(nr, f"{int(nr) * 37 % 997}", home, paid) for nr, _, home, paid in loans(60)]
+    test = [(nr, f"{income}.0", home, paid) for nr, income, home, paid in train[:12]]
+    report = frozen(table(train), test=table(test), schema=LENDING)
+    assert report["warnings"]["by_kind"] == {"in_two_splits": 12}
+    assert json.loads(report["all"][-1]["features"])["income"].endswith(".0"), "frozen as it was sent"
+
+
+def test_a_boolean_category_is_frozen_in_one_spelling(frozen: Frozen) -> None:
+    spelled = ["True", "FALSE", "true", "False", "tRUE", "TRUE"]
+    rows = [(f"{n}", f"{n * 37 % 41}", spelled[n % 6], "yn"[n // 2 % 2]) for n in range(60)]
+    report = frozen(table(rows), schema=LENDING)
+    by_line = {row["line"]: json.loads(row["features"])["home"] for row in report["all"]}
+    assert [by_line[line] for line in range(2, 8)] == ["true", "false", "true", "false", "tRUE", "true"]
 
 
 def test_labels_too_rare_and_unseen_are_problems_of_tables_too(frozen: Frozen) -> None:

@@ -1,10 +1,13 @@
 """Jobs from created to a deployed model, and every other way in which they end."""
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
@@ -17,6 +20,7 @@ from tilth.contract.learning import Loss, Method, Optimiser, Targets
 from tilth.contract.messages import EventKind, JobSpec, TrainingOptions
 from tilth.contract.vertical import BaseModelOffer
 from tilth.core import storage
+from tilth.core.clock import frozen, now
 from tilth.core.errors import Invalid, NotFound
 from tilth.core.ids import parse
 from tilth.core.scope import tenant_scope
@@ -27,12 +31,13 @@ from tilth.datasets.selectors import file_get
 from tilth.registry.selectors import model_get
 from tilth.serving.selectors import served_model
 from tilth.training import services
-from tilth.training.models import Event
+from tilth.training.models import Event, Job
 from tilth.training.orders import JobIn, order_of
 from tilth.training.selectors import future_model_name, job_get
 from tilth.training.shapes import job_shape
 from tilth.training.states import MAX_LOSSES, State
-from tilth.training.tasks import remove_checkpoints
+from tilth.training.tasks import remove_checkpoints, renew_holds, revive_tasks
+from tilth.usage.fold import tenant_fold, tenant_sweep
 
 
 def scalar(db: psycopg.Connection, sql: str, *values: Any) -> Any:
@@ -479,3 +484,72 @@ def test_a_name_or_number_that_is_not_on_offer_is_refused(options: dict[str, Any
     body = JobIn(data={"model": "minilm-l6", "training_file": "file-" + "0" * 32, "options": options})
     assert not body.is_valid()
     assert set(body.errors["options"]) == set(options)
+
+
+@pytest.mark.slow
+def test_a_name_that_is_taken_when_the_job_ends_fails_it_with_the_reason(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    first, job = rig.queued(tenant), rig.queued(tenant, suffix="other")
+    rig.turn()
+    taken = future_model_name(tenant=tenant.id, job=job)
+    sums_db.execute("UPDATE serving_deployment SET name = %s WHERE tenant_id = %s", [taken, tenant.id])
+    while rig.job(tenant, job).finished_at is None:
+        rig.turn()
+    assert (rig.job(tenant, first).state, rig.job(tenant, job).state) == (State.SUCCEEDED, State.FAILED)
+    assert "taken by another model" in rig.job(tenant, job).error["message"]
+    assert_settled(sums_db, job)
+
+
+def test_money_stays_held_for_a_job_that_waits_longer_than_a_hold_lives(
+    rig: Any, tenant: Any, sums_db: psycopg.Connection
+) -> None:
+    job, cancelled = rig.queued(tenant), rig.queued(tenant)
+    services.job_cancel(tenant=tenant.id, by=tenant.principal, job=cancelled)
+    tenant_fold(tenant=tenant.id)
+    began, holds = now(), "SELECT count(*) FROM usage_hold WHERE tenant_id = %s"
+    for days in (5, 10, 15):
+        with frozen(began + timedelta(days=days)):
+            renew_holds(timestamp=0)
+            tenant_sweep(tenant=tenant.id)
+    assert scalar(sums_db, holds, tenant.id) == 1
+    with frozen(began + timedelta(days=15) + services.HOLD_LIFE * 2):
+        tenant_sweep(tenant=tenant.id)
+    assert scalar(sums_db, holds, tenant.id) == 0, "nobody renewed it"
+    assert rig.job(tenant, job).state == State.QUEUED
+
+
+def test_a_trainers_grants_outlive_the_device_time_that_it_may_take(rig: Any, tenant: Any) -> None:
+    specs: list[JobSpec] = []
+
+    def script(spec: JobSpec) -> Script:
+        specs.append(spec)
+        return Script()
+
+    rig.plane.script = script
+    job = rig.queued(tenant)
+    with tenant_scope(tenant.id):
+        Job.objects.filter(id=job).update(max_device_ms=500 * 3_600_000)
+    rig.turn()
+    (spec,) = specs
+    least = now().timestamp() + 500 * 3600
+    assert min(spec.rows.expires_at, spec.output.expires_at) > least
+
+
+async def revived() -> None:
+    from procrastinate.contrib.django import app
+
+    connector = app.connector.get_worker_connector()  # type: ignore[attr-defined]
+    async with app.with_connector(connector).open_async() as worker:
+        await revive_tasks(cast("Any", SimpleNamespace(app=worker)), timestamp=0)
+
+
+def test_a_task_that_a_killed_worker_was_at_is_done_by_another(rig: Any, sums_db: psycopg.Connection) -> None:
+    task = scalar(
+        sums_db,
+        "INSERT INTO procrastinate_jobs (queue_name, task_name, status, args) "
+        "VALUES ('default', 'training.remove_checkpoints', 'doing', '{}') RETURNING id",
+    )
+    sums_db.commit()
+    asyncio.run(revived())
+    assert scalar(sums_db, "SELECT status FROM procrastinate_jobs WHERE id = %s", task) == "todo"
