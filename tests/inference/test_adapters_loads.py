@@ -37,6 +37,8 @@ class Rig:
         self.batcher = Batcher(self.model, self.pool)
         self.reads: Counter[str] = Counter()
         self._leave: threading.Semaphore | None = None
+        self.begun = threading.Event()
+        """A forward is at the gate."""
         self._vectors = self.model.vectors
         self._answer, self._given = self.batcher._answer, 0
         self.batcher._answer = self._counted  # type: ignore[method-assign]
@@ -58,6 +60,7 @@ class Rig:
         leave = self._leave = threading.Semaphore(0)
 
         def gated(*asked: Any) -> Any:
+            self.begun.set()
             assert leave.acquire(timeout=60)
             return self._vectors(*asked)
 
@@ -286,7 +289,7 @@ def test_a_slot_stays_in_use_until_its_forward_has_ended_though_everybody_has_le
     async def story() -> None:
         rig.gate()
         asked = asyncio.create_task(rig.ask("f", 1))
-        await until(lambda: rig.batcher._running is not None)
+        await until(rig.begun.is_set)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         assert rig.pool.idle == 1
