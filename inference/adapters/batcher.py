@@ -50,7 +50,7 @@ class Waiting:
     answer: "asyncio.Future[Answered]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def ended(self) -> bool:
-        """Whether nobody waits for it any more; past its deadline nobody does."""
+        """Whether nobody waits for it any more; whoever waits for one that is past its deadline is told so now."""
         if not self.answer.done() and time.monotonic() > self.deadline:
             self.answer.set_exception(Overloaded("the request waited past its deadline"))
         return self.answer.done()

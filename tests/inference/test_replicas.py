@@ -202,8 +202,10 @@ async def test_whatever_is_said_of_a_replica_that_does_not_stay_the_watch_goes_o
     stay = handle.stay.remote
     monkeypatch.setattr(handle.stay, "remote", refuses)
     await house.sees("host-1", here=False)
+    assert await house.answers() == {key: first(key, "host-1") for key in KEYS[:100]}
     monkeypatch.setattr(handle.stay, "remote", stay)
     await house.sees("host-1", here=True)
+    assert await house.answers() == {key: first(key) for key in KEYS[:100]}
 
 
 async def test_a_question_under_way_when_its_replica_dies_goes_to_the_next(house: House) -> None:

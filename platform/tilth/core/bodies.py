@@ -7,6 +7,7 @@ from typing import Any
 from rest_framework.parsers import BaseParser
 
 from tilth.core.errors import Invalid
+from tilth.core.pairs import unique
 from tilth.core.text import refuse_unstorable
 
 DEEPEST = 32
@@ -30,7 +31,7 @@ def parsed(body: bytes, what: str = "The body") -> Any:
     """The JSON in a body, or in ``what``; raises Invalid naming what is wrong with it."""
     try:
         found = json.loads(
-            body.decode(), object_pairs_hook=_unique, parse_constant=_no_number, parse_int=_int64, parse_float=_finite
+            body.decode(), object_pairs_hook=unique, parse_constant=_no_number, parse_int=_int64, parse_float=_finite
         )
     except UnicodeDecodeError as cause:
         raise _bad(what, f"byte {cause.start + 1} is not UTF-8") from None
@@ -61,15 +62,6 @@ def _walk(value: Any, where: str, what: str, left: int) -> None:
         for step, item in value.items() if isinstance(value, dict) else enumerate(value):
             refuse_unstorable(str(step), where or "a field's name")
             _walk(item, f"{where}.{step}" if where else str(step), what, left - 1)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:100]!r} stands twice")
-    return found
 
 
 def _no_number(name: str) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from tilth.core.errors import Invalid
+from tilth.core.pairs import unique
 from tilth.datasets.reading import (
     CHAT,
     EXAMPLE,
@@ -91,22 +92,13 @@ def _objects(lines: Lines) -> Iterator[tuple[int, dict[str, Any]] | Problem]:
 def _parsed(line: int, text: str) -> tuple[int, dict[str, Any]] | Problem:
     cure = f"write one object on each line, e.g. {EXAMPLE}"
     try:
-        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+        found = json.loads(text, object_pairs_hook=unique, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         why = "too deeply nested" if isinstance(error, RecursionError) else str(error).partition(": line")[0]
         return Problem("bad_json", f"this is no JSON object: {why}", cure, line, value=shown(text.strip()))
     if not isinstance(found, dict):
         return Problem("bad_json", f"this is a JSON {_kind(found)}", cure, line, value=shown(text.strip()))
     return line, found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:100]!r} stands twice")
-    return found
 
 
 def _no_number(name: str) -> float:

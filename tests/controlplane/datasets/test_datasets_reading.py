@@ -152,7 +152,7 @@ def test_a_row_that_cannot_be_read_brings_no_column(read: Read) -> None:
 
 
 def test_finding_a_key_that_stands_twice_takes_no_comparison_of_all_with_all() -> None:
-    from tilth.datasets.jsonl_table import _unique
+    from tilth.core.pairs import unique
 
     compared = 0
 
@@ -165,7 +165,7 @@ def test_finding_a_key_that_stands_twice_takes_no_comparison_of_all_with_all() -
             return str.__eq__(self, other)
 
     with pytest.raises(ValueError, match="the key '999' stands twice"):
-        _unique([(Key(number), None) for number in (*range(1000), 999)])
+        unique([(Key(number), None) for number in (*range(1000), 999)])
     assert compared < 10_000
 
 
