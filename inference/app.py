@@ -11,9 +11,12 @@ from ray import serve
 from tilth.contract.registry import verticals
 
 from inference.actors.host import Host
+from inference.actors.served import on_device
 from inference.actors.small_host import SmallHost
 from inference.actors.trainer import NAMESPACE
 from inference.settings import Settings, settings
+
+log = logging.getLogger(__name__)
 
 OURS = "tilth-"
 """Begins the names of our apps, in a cluster that others may use, too."""
@@ -22,6 +25,11 @@ SMALL = "small-host"
 
 def deploy(configured: Settings) -> None:
     """One app for each replica, and no proxy of Serve's; doing it again replaces what has changed."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    if configured.gpu_share and not there.get("GPU"):
+        log.warning(
+            "TILTH_GPU_SHARE is %s, and no node has a GPU: hosts and trainers wait for one", configured.gpu_share
+        )
     serve.start(proxy_location="Disabled")
     apps = dict(_apps(configured))
     for name in serve.status().applications:
@@ -48,7 +56,10 @@ def _apps(configured: Settings) -> Iterator[tuple[str, Any]]:
     offers = {f"host-{offer.id}": offer for face in verticals().values() for offer in face.base_models}
     for host in sorted({*hosts().values(), SMALL}):
         for name in replicas(host, configured):
-            yield name, SmallHost.bind(configured) if host == SMALL else Host.bind(offers[host], configured)  # type: ignore[attr-defined]
+            if host == SMALL:
+                yield name, SmallHost.options(**on_device(configured)).bind(configured)  # type: ignore[attr-defined]
+            else:
+                yield name, Host.options(**on_device(configured)).bind(offers[host], configured)  # type: ignore[attr-defined]
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ class Settings:
     trainer itself goes them."""
     trainer_memory_mb: int
     """MiB that one trainer may hold; 0: its share of the machine's memory."""
+    gpu_share: float
+    """Of one GPU that each host, trainer and worker of a search takes, at most 1; 0: they compute on the CPU."""
     host_replicas: int
     """Processes of each base's host; a model lives in one of them."""
     small_host_replicas: int
@@ -49,6 +51,11 @@ class Settings:
         """(Processes that may learn at one time, MiB that the operator gives to each or 0)."""
         return self.max_trainers * (1 + self.search_workers), self.trainer_memory_mb
 
+    @property
+    def trainer_share_millis(self) -> int:
+        """Thousandths of its device that a trainer holds: of the GPU what it takes, of the CPU an equal part of all."""
+        return max(1, int(1000 * self.gpu_share)) if self.gpu_share else 1000 // max(1, self.max_trainers)
+
 
 def settings(source: Mapping[str, str] = os.environ) -> Settings:
     """Reads and types the environment; raises ValueError naming the variable at fault."""
@@ -62,6 +69,7 @@ def settings(source: Mapping[str, str] = os.environ) -> Settings:
         max_trainers=_integer(source, "TILTH_MAX_TRAINERS", 1),
         search_workers=_integer(source, "TILTH_SEARCH_WORKERS", 0),
         trainer_memory_mb=_integer(source, "TILTH_TRAINER_MEMORY_MB", 0),
+        gpu_share=_share(source, "TILTH_GPU_SHARE"),
         host_replicas=_positive(source, "TILTH_HOST_REPLICAS", 1),
         small_host_replicas=_positive(source, "TILTH_SMALL_HOST_REPLICAS", 1),
         slots=_integer(source, "TILTH_SLOTS", 64),
@@ -86,6 +94,18 @@ def _positive(source: Mapping[str, str], name: str, default: int) -> int:
     if (number := _integer(source, name, default)) < 1:
         raise ValueError(f"{name} must be 1 or more, found {number}")
     return number
+
+
+def _share(source: Mapping[str, str], name: str) -> float:
+    """0 unless told."""
+    text = source.get(name) or "0"
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, found {text!r}")
+    return share
 
 
 def _choice(source: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:

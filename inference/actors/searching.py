@@ -27,11 +27,12 @@ class SearchWorker:
     def __init__(self, settings: Settings, face: str, packed: "Packed") -> None:
         import torch
 
-        from inference.engine import limits
+        from inference.engine import limits, precision
         from inference.engine.base_models import Bases
         from inference.engine.search.worker import Worker
 
         torch.set_num_threads(max(1, settings.threads // settings.search_workers))
+        precision.repeatable()
         limits.die_first()
         limits.keep_freed()
         self._memory = limits.trainer_memory(*settings.learners)
@@ -95,6 +96,6 @@ def _worker(settings: Settings, face: str, given: Any) -> Any:
     """Owned by the process that asks for it, so that it ends with that one however it ends."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = ray.remote(SearchWorker).options(
-        num_cpus=0.1, max_restarts=0, max_concurrency=3, scheduling_strategy=here
+        num_cpus=0.1, num_gpus=settings.gpu_share, max_restarts=0, max_concurrency=3, scheduling_strategy=here
     )  # fmt: skip
     return options.remote(settings, face, given)

@@ -34,10 +34,11 @@ class Trainer:
     def __init__(self, settings: Settings) -> None:
         import torch
 
-        from inference.engine import job, limits
+        from inference.engine import job, limits, precision
         from inference.engine.base_models import Bases
 
         torch.set_num_threads(settings.threads)
+        precision.repeatable()
         limits.die_first()
         limits.keep_freed()
         self._memory = limits.trainer_memory(*settings.learners)
@@ -59,6 +60,7 @@ class Trainer:
             return self._bases.get(vertical(spec.vertical).base_model(model_id))
 
         settings, storage = self._settings, self._storage
+        spec = spec.model_copy(update={"share_millis": min(spec.share_millis, settings.trainer_share_millis)})
         ended = self._run_job(
             spec, storage=storage, stop=lambda: self._stop, base=base, heartbeat_s=settings.heartbeat_s,
             memory=self._memory, hire=hire(settings, spec.vertical) if settings.search_workers else None,
@@ -178,7 +180,8 @@ class TrainerPool:
 
 def new_trainer(settings: Settings) -> Any:
     """A fresh process that loads its base models; never restarted, since it serves one job."""
-    return ray.remote(Trainer).options(num_cpus=0.1, max_restarts=0, max_concurrency=3).remote(settings)
+    options: dict[str, Any] = {"num_cpus": 0.1, "num_gpus": settings.gpu_share, "max_restarts": 0}
+    return ray.remote(Trainer).options(max_concurrency=3, **options).remote(settings)
 
 
 def trainer_pool(settings: Settings) -> Any:

@@ -186,10 +186,11 @@ class Batcher:
         parts = [together] if together else []
         answers: list[Answered] = []
         for part in [*parts, *([each] for each in batch if each.alone)]:
-            vectors = self._model.vectors(*padded([each.ids for each in part]), [each.slot.number for each in part])
-            answers += [self._answered(vector, each.slot.number) for vector, each in zip(vectors, part, strict=True)]
+            slots = [each.slot.number for each in part]
+            vectors = self._model.vectors(*padded([each.ids for each in part]), slots)
+            answers += map(self._answered, vectors, slots, self._model.table.digests(slots))
         return answers
 
-    def _answered(self, vector: Tensor, slot: int) -> Answered:
+    def _answered(self, vector: Tensor, slot: int, digest: str) -> Answered:
         table = self._model.table
-        return Answered(vector, self._model.logits(vector, slot), table.digest(slot), table.generations[slot])
+        return Answered(vector, table.contents[digest].logits(vector), digest, table.generations[slot])

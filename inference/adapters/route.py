@@ -37,16 +37,16 @@ class Route:
     scratch: Tensor = field(default_factory=lambda: torch.empty(0))
     """Where matrices are gathered, one layer's after the other's: small enough to stay in the processor's cache."""
 
-    def turn(self, slots: list[int], contents: dict[int, Packed]) -> None:
-        """Sets the route of a batch whose rows have these slots."""
+    def turn(self, slots: list[int], contents: dict[int, Packed], device: torch.device) -> None:
+        """Sets the route of a batch whose rows have these slots of a table on that device."""
         self.shared.clear()
         self.rows = len(slots)
         embedded = [row for row, slot in enumerate(slots) if contents[slot].has_embeddings]
-        self.embedded = torch.tensor(embedded, dtype=torch.long)
-        self.embedded_slots = torch.tensor([slots[row] for row in embedded], dtype=torch.long)
+        self.embedded = torch.tensor(embedded, dtype=torch.long, device=device)
+        self.embedded_slots = torch.tensor([slots[row] for row in embedded], dtype=torch.long, device=device)
         self.groups = 0
         if any(packed.has_linears for packed in contents.values()):
-            self._group(slots)
+            self._group(slots, device)
 
     def matrices(self, table: Tensor, start: int, end: int) -> Tensor:
         """[groups, end - start] of a table [slots, width]: of one slot in place; gathered of several, which is faster
@@ -55,13 +55,13 @@ class Route:
         if self.groups == 1:
             return columns[self.only : self.only + 1]
         size = self.groups * (end - start)
-        if len(self.scratch) < size or self.scratch.dtype != table.dtype:
-            self.scratch = torch.empty(size, dtype=table.dtype)
+        if len(self.scratch) < size:
+            self.scratch = table.new_empty(size)
         return torch.index_select(columns, 0, self.index, out=self.scratch[:size].view(self.groups, -1))
 
-    def _group(self, slots: list[int]) -> None:
+    def _group(self, slots: list[int], device: torch.device) -> None:
         distinct = list(dict.fromkeys(slots))
         each = len(slots) // len(distinct)
         chosen = distinct if slots == [slot for slot in distinct for _ in range(each)] else slots
         self.groups, self.only = len(chosen), chosen[0]
-        self.index = torch.tensor(chosen)
+        self.index = torch.tensor(chosen, device=device)

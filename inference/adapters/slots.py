@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from inference.adapters.folder import AdapterFolder, FolderRefused
 from inference.adapters.lora import LoraWeights
+from inference.engine.precision import device_of
 
 STAMP_BYTES = 32
 """Of the digest; they lie before a slot's weights, in the same row, so whatever moves a row moves both."""
@@ -53,6 +54,10 @@ class Packed:
     has_linears: bool
     has_embeddings: bool
 
+    def logits(self, vector: Tensor) -> Tensor:
+        """[classes] of a row's vector [hidden], by the head that came with the weights."""
+        return torch.addmv(self.bias, self.weight, vector)
+
     @property
     def nbytes(self) -> int:
         """Of its tensors."""
@@ -62,8 +67,8 @@ class Packed:
 class SlotTable:
     """``rows`` [slots, width]: per slot the stamp, A and B of each linear layer, then those of the embeddings.
 
-    One product multiplies by the A of all layers that read the same input. Memory that no adapter has touched is never
-    resident, so embeddings cost nothing until one changes them.
+    They lie where the model computes. One product multiplies by the A of all layers that read the same input. On a CPU
+    memory that no adapter has touched is never resident, so embeddings cost nothing until one changes them.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class SlotTable:
         self._linears = width
         for name in embeddings:
             width = self._place({name: _embedding(model, name)}, width)
-        self.rows = _untouched(slots, width, dtype)
+        self.rows = _untouched(slots, width, dtype, device_of(model))
         self.generations = [0] * slots
         self._used = [0] * slots
         self.contents: dict[str, Packed] = {}
@@ -125,7 +130,12 @@ class SlotTable:
 
     def digest(self, slot: int) -> str:
         """The digest that stands in the slot's own row, before the weights that compute."""
-        return "sha256:" + self.rows[slot, : self._stamp].view(torch.uint8).numpy().tobytes().hex()
+        return self.digests([slot])[0]
+
+    def digests(self, slots: Sequence[int]) -> list[str]:
+        """Those of several slots, read at once: each look at a GPU's memory waits until it has computed."""
+        stamps = self.rows[torch.tensor(slots, device=self.rows.device), : self._stamp].cpu().view(torch.uint8)
+        return ["sha256:" + stamp.numpy().tobytes().hex() for stamp in stamps]
 
     def content(self, slot: int) -> Packed:
         """What the slot's row holds, by its stamp."""
@@ -186,8 +196,10 @@ class SlotTable:
             raise FolderRefused(f"the head reads {found} numbers, this base model gives {hidden}")
 
 
-def _untouched(slots: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Zeros [slots, width] in whole pages of the kernel's, resident only once they are written."""
+def _untouched(slots: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros [slots, width]; of the CPU's in whole pages of the kernel's, resident only once they are written."""
+    if device.type != "cpu":
+        return torch.zeros(slots, width, dtype=dtype, device=device)
     memory = mmap.mmap(-1, max(1, slots * width * dtype.itemsize))
     return torch.frombuffer(memory, dtype=dtype, count=slots * width).view(slots, width)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from inference.adapters.pooling import mean_pooled
 from inference.adapters.route import Route
 from inference.adapters.slots import Layer, SlotTable
+from inference.engine.precision import device_of
 
 TOGETHER = (("query", "key", "value"), ("q_proj", "k_proj", "v_proj"))
 """Layers that read the same input: their A matrices are multiplied as one."""
@@ -84,6 +85,7 @@ class StackedModel:
         self.hidden_size = int(model.config.hidden_size)  # type: ignore[union-attr,arg-type]
         self.table = SlotTable(model, together, embeddings, slots=slots, rank=rank, dtype=dtype)
         self.model = model.to(dtype)
+        self._device = device_of(model)
         self.forwards = 0
         """Base forwards done: what batching saves is counted, not believed."""
         self._route = Route()
@@ -95,16 +97,17 @@ class StackedModel:
 
     @torch.inference_mode()
     def vectors(self, input_ids: Tensor, attention_mask: Tensor, slots: list[int]) -> Tensor:
-        """Unit vectors [batch, hidden], fp32: one base forward for all rows, each through its own slot's adapter."""
-        self.forwards += 1
-        self._route.turn(slots, {slot: self.table.content(slot) for slot in set(slots)})
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return mean_pooled(hidden.float(), attention_mask)
+        """Unit vectors [batch, hidden], fp32: one base forward for all rows, each through its own slot's adapter.
 
-    def logits(self, vector: Tensor, slot: int) -> Tensor:
-        """[classes] of one row's vector [hidden], by the head that belongs to the slot's weights."""
-        content = self.table.content(slot)
-        return torch.addmv(content.bias, content.weight, vector)
+        Inputs come from the CPU, and vectors go there, wherever the model computes.
+        """
+        self.forwards += 1
+        distinct = list(dict.fromkeys(slots))
+        contents = [self.table.contents[digest] for digest in self.table.digests(distinct)]
+        self._route.turn(slots, dict(zip(distinct, contents, strict=True)), self._device)
+        mask = attention_mask.to(self._device)
+        hidden = self.model(input_ids=input_ids.to(self._device), attention_mask=mask).last_hidden_state
+        return mean_pooled(hidden.float(), mask).cpu()
 
     def _stack_linear(self, name: str, group: list[str]) -> None:
         linear = self.model.get_submodule(name)

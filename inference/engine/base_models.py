@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from tilth.contract.vertical import BaseModelOffer
 from torch import nn
 
@@ -77,21 +78,25 @@ def _parts(lengths: Iterable[int]) -> Iterator[slice]:
 
 
 def load_base(offer: BaseModelOffer, models: Path | None = None) -> Base:
-    """The base model of an offer, in evaluation mode, fp32; raises JobFault when it cannot be had."""
+    """The base model of an offer, in evaluation mode, fp32, on our device; raises JobFault when it cannot be had."""
     if any(word in offer.licence.lower().replace("_", "-").split("-") for word in NON_COMMERCIAL):
         raise JobFault("licence_refused", f"{offer.id} has the licence {offer.licence}; only commercial use is offered")
     from transformers import AutoModel, AutoTokenizer
 
     from inference.engine.attention import learns_fast
+    from inference.engine.precision import device
 
     place, revision = _place(offer, models)
     options = {"revision": revision} if revision else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **options)
-        model = AutoModel.from_pretrained(place, trust_remote_code=False, use_safetensors=True, **options)
+        # In fp32 however it was saved: half of a weight's steps would be lost where it learns.
+        model = AutoModel.from_pretrained(
+            place, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, **options
+        )
     except (OSError, ValueError) as cause:
         raise JobFault("base_model_unavailable", f"{offer.id} cannot be loaded from {offer.source}: {cause}") from cause
-    return Base(offer.id, offer.revision, learns_fast(model.eval().requires_grad_(False)), tokenizer)
+    return Base(offer.id, offer.revision, learns_fast(model.eval().requires_grad_(False).to(device())), tokenizer)
 
 
 class Bases:

@@ -7,10 +7,11 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+from inference.engine import gpu
+
 MIB = 1 << 20
 SHARE = 0.8
 """Of the machine's memory that all trainers together may have; hosts, Ray and the control plane have the rest."""
-UNLIMITED = 1 << 60
 OOM_SCORE = 1000
 """The kernel takes a trainer first: it serves one job, a host serves all customers."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -28,19 +29,22 @@ loader of a library that is imported late.
 
 
 def trainer_memory(trainers: int, asked_mb: int = 0) -> int:
-    """Bytes that one of so many trainers may hold: what the operator says (TILTH_TRAINER_MEMORY_MB), or its share."""
-    return asked_mb * MIB if asked_mb else int(SHARE * machine_memory() / max(1, trainers))
+    """Bytes that one of so many trainers may hold: what the operator says (TILTH_TRAINER_MEMORY_MB), or its share.
+
+    Of a GPU's memory it may hold as much again.
+    """
+    return asked_mb * MIB if asked_mb else int(SHARE * min(machine_memory(), gpu.memory()) / max(1, trainers))
 
 
 def machine_memory() -> int:
     """The machine's memory, or the control group's limit if that is less; bytes."""
-    return min(_meminfo("MemTotal"), *(limit for limit, _ in _groups()), UNLIMITED)
+    return min(_meminfo("MemTotal"), *(limit for limit, _ in _groups()), gpu.UNLIMITED)
 
 
 def growth(limit: int) -> int:
-    """Bytes by which this process may grow: up to its limit, and no further than the machine has free now."""
-    free = [limit - used for limit, used in _groups() if limit < UNLIMITED]
-    return max(0, min(limit - resident(), _meminfo("MemAvailable"), *free, UNLIMITED))
+    """Bytes by which this process may grow: up to its limit, and no further than machine and GPU have free now."""
+    free = [limit - used for limit, used in _groups() if limit < gpu.UNLIMITED]
+    return max(0, min(limit - resident(), _meminfo("MemAvailable"), *free, gpu.growth(limit)))
 
 
 def resident() -> int:
@@ -55,12 +59,16 @@ def peak() -> int:
 
 @contextlib.contextmanager
 def capped(by: int) -> Iterator[None]:
-    """This process may allocate so many bytes more; beyond, an allocation fails (RLIMIT_DATA) and only the job does."""
+    """This process may allocate so many bytes more; beyond, an allocation fails (RLIMIT_DATA) and only the job does.
+
+    Of a GPU's memory as many more.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = _status("VmData") + by
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
     try:
-        yield
+        with gpu.capped(by):
+            yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 

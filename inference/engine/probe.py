@@ -11,8 +11,7 @@ from tilth.contract.messages import Row, ServedBy
 from torch import Tensor
 
 from inference.adapters.folder import adapter_files
-from inference.adapters.pooling import mean_pooled
-from inference.engine.adapting.classifier import logits_of
+from inference.engine.adapting.classifier import logits_of, vectors_of
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.candidate import Lesson, Outcome, Session
@@ -22,7 +21,6 @@ from inference.engine.errors import BudgetReached
 from inference.engine.fitting import Fitted, LiveHead, Taught, fit_linear, fit_probe
 from inference.engine.heads import Head, head_file, read_head, unchanged
 from inference.engine.memory import need
-from inference.engine.precision import autocast
 from inference.engine.reporting import Reporter
 from inference.engine.spill import spills, zeros
 from inference.engine.task import Examples
@@ -55,9 +53,9 @@ def frozen_features(base: Base, examples: Examples, tick: Tick) -> Tensor:
 def feature_batches(base: Base, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
     """Each batch with its vectors [batch, hidden]."""
     for batch in batches:
-        with torch.no_grad(), autocast():
-            hidden = base.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-        yield batch, mean_pooled(hidden.float(), batch.attention_mask)
+        with torch.no_grad():
+            found = vectors_of(base.model, batch).cpu()
+        yield batch, found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from inference.adapters.slots import Packed
 from inference.engine.base_models import Base
 from inference.engine.batches import padded
 from inference.engine.heads import Head, head_file, linear_names
+from inference.engine.precision import device
 
 TEXTS = ("card lost", "where is my parcel please", "refund my money back not late", "help")
 LABELS = ("yes", "no", "later")
@@ -79,7 +80,7 @@ def make_version(
     for name in linear_names(base.model):
         weight: Any = model.get_submodule(name).weight
         a, b = torch.randn(rank, weight.shape[1]) * spread, torch.randn(weight.shape[0], rank) * spread
-        weight.data += 2.0 * b @ a
+        weight.data += (2.0 * b @ a).to(device())
         at = f"base_model.model.{name}"
         tensors |= {f"{at}.lora_A.weight": a, f"{at}.lora_B.weight": b}
     head = {"weight": torch.randn(len(LABELS), base.hidden_size), "bias": torch.randn(len(LABELS))}
@@ -98,9 +99,9 @@ def make_version(
 
 
 def _alone(base: Base, model: Any, head: dict[str, Tensor], text: str) -> Tensor:
-    input_ids, mask = padded(base.encode([text], 32))
+    input_ids, mask = (each.to(device()) for each in padded(base.encode([text], 32)))
     with torch.inference_mode():
-        vector = mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)
+        vector = mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask).cpu()
         return (vector @ head["weight"].T + head["bias"]).softmax(1)[0]
 
 
@@ -221,4 +222,4 @@ def again(base: Base) -> Base:
     from transformers import BertModel
 
     model: nn.Module = BertModel.from_pretrained(base.tokenizer.name_or_path)
-    return Base(base.id, base.revision, model.eval(), base.tokenizer)
+    return Base(base.id, base.revision, model.eval().to(device()), base.tokenizer)

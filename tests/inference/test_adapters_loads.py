@@ -217,7 +217,7 @@ def test_a_broken_alarm_costs_nobody_his_answer(tiny: Base) -> None:
 
     async def story() -> list[str]:
         await rig.ask("f", 8)
-        rig.model.table.digest = lambda slot: digest_of(8)  # type: ignore[method-assign]
+        rig.model.table.digests = lambda slots: [digest_of(8)] * len(slots)  # type: ignore[method-assign]
         asked = [rig.ask(f"f{number}", number) for number in range(3)]
         return [found.digest for found, *_ in await asyncio.wait_for(asyncio.gather(*asked), 60)]
 

@@ -24,6 +24,7 @@ from inference.adapters.stacked import StackedModel, embedding_names
 from inference.engine.base_models import load_base
 from inference.engine.batches import padded
 from inference.engine.heads import linear_names
+from inference.engine.precision import device
 from tests.inference.adapter_world import make_version
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning")
@@ -53,6 +54,7 @@ class Shape:
         )  # fmt: skip
         model = BertModel(config)
         model.train(False)
+        torch.nn.Module.to(model, device())
         return model
 
 
@@ -81,10 +83,10 @@ class Made:
 
     def probabilities(self, ids: list[int]) -> Tensor:
         """Of one row, alone, by peft."""
-        input_ids, mask = padded([ids])
+        input_ids, mask = (each.to(device()) for each in padded([ids]))
         with torch.no_grad():
             hidden = self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
-            logits: Tensor = self.head(mean_pooled(hidden, mask))
+            logits: Tensor = self.head(mean_pooled(hidden, mask).cpu())
         return logits.softmax(1)[0]
 
 
@@ -119,7 +121,7 @@ def answers(shape: Shape, adapters: list[Made], rows: list[tuple[int, list[int]]
     at = [slots[which] for which, _ in rows]
     vectors = stacked.vectors(*padded([ids for _, ids in rows]), at)
     assert stacked.forwards == 1
-    return [stacked.logits(vector, slot).softmax(0) for vector, slot in zip(vectors, at, strict=True)]
+    return [stacked.table.content(slot).logits(vector).softmax(0) for vector, slot in zip(vectors, at, strict=True)]
 
 
 SHAPES = st.builds(

@@ -18,6 +18,7 @@ from inference.adapters.stacked import StackedModel, groups
 from inference.engine.base_models import Base, load_base
 from inference.engine.batches import padded
 from inference.engine.heads import linear_names
+from inference.engine.precision import device
 
 NAMES = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
@@ -32,10 +33,10 @@ def _same(folder: Any) -> Any:
 
 
 def one_by_one(peft_model: Any, head: torch.nn.Linear, ids: list[int]) -> torch.Tensor:
-    input_ids, mask = padded([ids])
+    input_ids, mask = (each.to(device()) for each in padded([ids]))
     with torch.no_grad():
         hidden = peft_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        logits: torch.Tensor = head(mean_pooled(hidden, mask))
+        logits: torch.Tensor = head(mean_pooled(hidden, mask).cpu())
         return logits[0]
 
 
@@ -62,9 +63,8 @@ def test_a_mixed_batch_equals_peft_one_by_one(
     vectors = model.vectors(*padded([ids for _, ids in rows]), [slots[which] for which in chosen])
     for vector, which, (_, ids) in zip(vectors, chosen, rows, strict=True):
         _, peft_model, head = made[which]
-        torch.testing.assert_close(
-            model.logits(vector, slots[which]), one_by_one(peft_model, head, ids), rtol=1e-5, atol=1e-5
-        )
+        found = model.table.content(slots[which]).logits(vector)
+        torch.testing.assert_close(found, one_by_one(peft_model, head, ids), rtol=1e-5, atol=1e-5)
 
 
 def test_layers_that_read_the_same_input_are_multiplied_together() -> None:
@@ -104,16 +104,18 @@ def test_swapped_slots_answer_with_the_digest_of_the_weights_that_computed(tiny:
     rows[[first.number, second.number]] = rows[[second.number, first.number]]
     vector = model.vectors(*padded([[5, 6]]), [first.number])
     assert model.table.digest(first.number) == two.digest
-    swapped = model.logits(vector[0], first.number)
+    swapped = model.table.content(first.number).logits(vector[0])
     fresh, fresh_pool = stacked(load_base_like(tiny))
     slot = fresh_pool.pin(two.digest, lambda: two).number
-    torch.testing.assert_close(swapped, fresh.logits(fresh.vectors(*padded([[5, 6]]), [slot])[0], slot))
+    (vector,) = fresh.vectors(*padded([[5, 6]]), [slot])
+    torch.testing.assert_close(swapped, fresh.table.content(slot).logits(vector))
 
 
 def load_base_like(base: Base) -> Base:
     from transformers import BertModel
 
-    model = BertModel.from_pretrained(base.tokenizer.name_or_path)
+    model: Any = BertModel.from_pretrained(base.tokenizer.name_or_path)
+    model.to(device())
     model.train(False)
     return Base(base.id, base.revision, model, base.tokenizer)
 

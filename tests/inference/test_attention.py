@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import pytest
 import torch
 from transformers import AutoModel
 
 from inference.engine.attention import NAME, learns_fast
 from inference.engine.base_models import Base
 from inference.engine.batches import padded
+from inference.engine.precision import device
+
+pytestmark = pytest.mark.skipif(device().type != "cpu", reason="a kernel of the CPU's")
 
 IDS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [14, 15, 16, 17]]
 

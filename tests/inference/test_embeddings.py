@@ -14,6 +14,7 @@ from inference.adapters.pooling import mean_pooled
 from inference.adapters.service import BaseService, TooLong
 from inference.engine.base_models import Base
 from inference.engine.batches import padded
+from inference.engine.precision import device
 
 TEXTS = ("my card is lost", "refund", "where is my parcel please help me")
 
@@ -41,9 +42,9 @@ def vectors(reply: EmbedReply) -> torch.Tensor:
 
 def alone(base: Base, model: Any, text: str) -> torch.Tensor:
     """One text, by the library's own forward."""
-    input_ids, mask = padded(base.encode([text], 64))
+    input_ids, mask = (each.to(device()) for each in padded(base.encode([text], 64)))
     with torch.no_grad():
-        return mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)[0]
+        return mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)[0].cpu()
 
 
 def test_base_and_adapters_answer_together_as_each_would_alone(

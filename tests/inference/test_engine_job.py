@@ -84,7 +84,7 @@ def test_peft_loads_the_folder_and_gives_the_same_logits(
     again = BertModel.from_pretrained(attempts.base.tokenizer.name_or_path)
     model = PeftModel.from_pretrained(again, tmp_path / "plain").eval()
     input_ids, mask = padded([[5, 6, 7]])
-    with torch.no_grad():
+    with torch.no_grad():  # peft's on the CPU, ours where the product computes
         vector = mean_pooled(model(input_ids=input_ids, attention_mask=mask).last_hidden_state, mask)[0]
     from inference.adapters.pool import Pool
     from inference.adapters.stacked import StackedModel
@@ -92,7 +92,8 @@ def test_peft_loads_the_folder_and_gives_the_same_logits(
 
     stacked = StackedModel(attempts.base.model, linear_names(attempts.base.model), slots=2, rank=16)
     slot = Pool(stacked.table, stacked.hidden_size).pin(folder.digest, lambda: folder).number
-    ours = stacked.logits(stacked.vectors(input_ids, mask, [slot])[0], slot)
+    (found,) = stacked.vectors(input_ids, mask, [slot])
+    ours = stacked.table.content(slot).logits(found)
     theirs = folder.head["weight"] @ vector + folder.head["bias"]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

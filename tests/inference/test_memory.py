@@ -28,6 +28,7 @@ from inference.engine.heads import Head
 from inference.engine.job import run_job
 from inference.engine.memory import MIB, Encoder, Work, need, tfidf, trained_token
 from inference.engine.objectives.single_label import SingleLabel
+from inference.engine.precision import device
 from inference.engine.preflight import Plan, plan
 from inference.tasks.text import Text
 from tests.inference.attempts import tiny_face
@@ -77,11 +78,13 @@ def saved(run: Run, rows: int, tokens: int) -> int:
 def test_what_a_token_takes_is_what_autograd_saves_for_it(
     run: Run, monkeypatch: pytest.MonkeyPatch, half: bool
 ) -> None:
-    precision = (lambda: torch.autocast("cpu", dtype=torch.bfloat16)) if half else nullcontext
+    precision = (lambda: torch.autocast(device().type, dtype=torch.bfloat16)) if half else nullcontext
     monkeypatch.setattr("inference.engine.adapting.classifier.autocast", precision)
     masks = 8 * (32**2 - 16**2) * 4 * 2
     found = (saved(run, 8, 32) - saved(run, 8, 16) - masks) / (8 * 16)
-    assert found == pytest.approx(trained_token(TINY, 4, half=half), rel=0.02)
+    told = trained_token(TINY, 4, half=half)
+    assert found <= 1.02 * told
+    assert found >= 0.98 * told or device().type != "cpu"  # a GPU's attention keeps less in bf16
 
 
 def test_a_batch_in_parts_takes_the_same_step(run: Run, tiny: Base) -> None:

@@ -31,6 +31,7 @@ from inference.engine.memory import trained_token
 from inference.engine.objectives import losses
 from inference.engine.objectives.number import Number
 from inference.engine.objectives.single_label import SingleLabel
+from inference.engine.precision import device
 from inference.engine.task import Examples
 
 ABC = SingleLabel(("a", "b", "c"))
@@ -135,7 +136,7 @@ def test_a_run_goes_on_bit_by_bit_where_it_was_kept(tiny: Base, method: Method, 
 def test_no_method_keeps_more_of_a_token_than_is_told(
     tiny: Base, monkeypatch: pytest.MonkeyPatch, method: Method, half: bool
 ) -> None:
-    precision = torch.autocast("cpu", dtype=torch.bfloat16, enabled=half)
+    precision = torch.autocast(device().type, dtype=torch.bfloat16, enabled=half)
     monkeypatch.setattr("inference.engine.adapting.classifier.autocast", lambda: precision)
     model = Classifier(tiny, head(), METHODS[method], RECIPE)
     few, many = (kept_of(model, 8, tokens) for tokens in (16, 32))

@@ -12,7 +12,7 @@ from inference.engine.base_models import Base
 from inference.engine.batches import Batch, by_length
 from inference.engine.encoder import EVALUATION_BATCH
 from inference.engine.heads import Head
-from inference.engine.precision import autocast
+from inference.engine.precision import autocast, device_of
 from inference.engine.task import Examples
 
 ENCODER, HEAD = "encoder.", "head."
@@ -27,7 +27,7 @@ class Classifier(nn.Module):
         self.method = method
         # A copy: the probe's features must come from the base as it was.
         self.encoder = method.prepared(base.model, recipe)
-        self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0])
+        self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0], device=device_of(base.model))
         with torch.no_grad():
             self.head.weight.copy_(head.weight)
             self.head.bias.copy_(head.bias)
@@ -38,9 +38,9 @@ class Classifier(nn.Module):
         return logits
 
     def learned(self) -> dict[str, Tensor]:
-        """Copies of everything that was learned: ``encoder.<name>``, ``head.weight``, ``head.bias``."""
+        """Copies of all that was learned, on the CPU: ``encoder.<name>``, ``head.weight``, ``head.bias``."""
         tensors = learned(self.method.learned(self.encoder), Head(self.head.weight, self.head.bias))
-        return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over what ``learned`` gave."""
@@ -65,15 +65,16 @@ def of_encoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def vectors_of(encoder: nn.Module, batch: Batch) -> Tensor:
-    """Mean-pooled unit vectors [batch, hidden] in fp32."""
+    """Mean-pooled unit vectors [batch, hidden] in fp32, where the encoder is."""
+    ids, mask = (each.to(device_of(encoder)) for each in (batch.input_ids, batch.attention_mask))
     with autocast():
-        hidden = encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-    return mean_pooled(hidden.float(), batch.attention_mask)
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return mean_pooled(hidden.float(), mask)
 
 
 def evaluate_logits(model: Classifier, examples: Examples) -> Tensor:
     """Outputs [rows, width] in the examples' order."""
-    return logits_of(model.eval().encoder, Head(model.head.weight, model.head.bias), examples)
+    return logits_of(model.eval().encoder, Head(model.head.weight.cpu(), model.head.bias.cpu()), examples)
 
 
 @torch.no_grad()
@@ -81,5 +82,5 @@ def logits_of(encoder: nn.Module, head: Head, examples: Examples) -> Tensor:
     """[rows, width] in the examples' order."""
     logits = torch.zeros(len(examples), len(head.bias))
     for batch in by_length(examples, EVALUATION_BATCH):
-        logits[batch.rows] = head.logits(vectors_of(encoder, batch))
+        logits[batch.rows] = head.logits(vectors_of(encoder, batch).cpu())
     return logits

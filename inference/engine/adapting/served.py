@@ -15,7 +15,7 @@ from inference.engine.base_models import Base
 from inference.engine.batches import padded
 from inference.engine.encoder import EVALUATION_BATCH, Encode
 from inference.engine.heads import Head, read_head
-from inference.engine.precision import autocast, has_fast_bf16
+from inference.engine.precision import autocast, device_of, has_fast_bf16
 from inference.engine.task import Answered
 
 
@@ -45,11 +45,11 @@ class WholeEncoder:
         return Answered(outputs, tuple(map(len, ids)))
 
     def _vectors(self, ids: list[list[int]]) -> Tensor:
-        input_ids, mask = padded(ids)
+        input_ids, mask = (each.to(device_of(self.base.model)) for each in padded(ids))
         inputs = {"input_ids": input_ids, "attention_mask": mask}
         with autocast():
             found = functional_call(self.base.model, dict(self.changed), kwargs=inputs)
-        return mean_pooled(found.last_hidden_state.float(), mask)
+        return mean_pooled(found.last_hidden_state.float(), mask).cpu()
 
 
 def whole_encoder(
@@ -60,5 +60,8 @@ def whole_encoder(
     changed = METHODS[method].merged(files, there)
     linear = {f"{name}.weight" for name, part in there.model.named_modules() if isinstance(part, nn.Linear)}
     half = {name for name in linear if has_fast_bf16()}
-    kept = {name: tensor.bfloat16() if name in half else tensor for name, tensor in changed.items()}
+    kept = {
+        name: tensor.to(device_of(there.model), torch.bfloat16 if name in half else None)
+        for name, tensor in changed.items()
+    }
     return WholeEncoder(there, encode(there), kept, read_head(files))

@@ -58,7 +58,8 @@ class Run:
     def _part(self, part: Batch, rows: int) -> float:
         """A part's share of the mean over all rows of its batch."""
         outputs = self.model(part)
-        loss = self.objective.loss(outputs, part.targets, smoothing=self.recipe.smoothing).sum() / rows
+        targets = part.targets.to(outputs.device)
+        loss = self.objective.loss(outputs, targets, smoothing=self.recipe.smoothing).sum() / rows
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.item())
 

@@ -90,7 +90,9 @@ class MultiLabel:
         wanted = targets.to(outputs.dtype)
         found = MANY[self.loss_name](outputs, wanted, smoothing)
         if self.weights:
-            found = found * torch.where(wanted == 1, torch.tensor(self.weights, dtype=found.dtype), 1.0)
+            found = found * torch.where(
+                wanted == 1, torch.tensor(self.weights, dtype=found.dtype, device=found.device), 1.0
+            )
         return found.sum(1)
 
     def score(self, outputs: Tensor, targets: Tensor) -> float:

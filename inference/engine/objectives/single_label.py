@@ -68,7 +68,11 @@ class SingleLabel:
 
     def weights_of(self, targets: Tensor) -> Tensor:
         """By label."""
-        return torch.tensor(self.weights)[targets] if self.weights else torch.ones(len(targets))
+        return (
+            torch.tensor(self.weights, device=targets.device)[targets]
+            if self.weights
+            else torch.ones(len(targets), device=targets.device)
+        )
 
     def learnable(self, targets: Tensor) -> Tensor:
         """Class numbers."""

@@ -13,6 +13,7 @@ from inference.engine.adapting.classifier import evaluate_logits
 from inference.engine.adapting.steps import schedule, take_step, within_memory
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.encoder import EVALUATION_BATCH, TextEncoder
+from inference.engine.precision import device_of
 from inference.engine.search.joint import Joint
 from inference.engine.search.trial import Trial
 from inference.engine.task import Examples
@@ -59,7 +60,7 @@ class Team:
         with torch.no_grad():
             for batch in by_length(examples, max(LEAST_EVALUATED, EVALUATION_BATCH // len(trials))):
                 for kept, logits in zip(found, joint(batch), strict=True):
-                    kept[batch.rows] = logits
+                    kept[batch.rows] = logits.cpu()
         return found
 
     def _batch(self, trial: Trial, step: int) -> Batch:
@@ -89,8 +90,9 @@ class Team:
         for trial in trials:
             trial.run.optimiser.zero_grad()
         for part in batch.parts(max(1, at_once)):
+            targets = part.targets.to(device_of(joint))
             losses = [
-                trial.run.objective.loss(outputs, part.targets, smoothing=trial.recipe.smoothing).sum() / rows
+                trial.run.objective.loss(outputs, targets, smoothing=trial.recipe.smoothing).sum() / rows
                 for trial, outputs in zip(trials, joint(part), strict=True)
             ]
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
