@@ -1,7 +1,7 @@
 """Batches of ragged token ids: bucketed by length, padded little, in an order fixed by seed and epoch."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,13 +24,19 @@ class Batch:
     attention_mask: Tensor
     targets: Tensor
 
-    def parts(self, size: int) -> "Iterator[Batch]":
-        """The same rows, so many at a time, each part as wide as it must be."""
+    def repeated(self, times: int) -> "Batch":
+        """So many copies of the tokens after each other; rows and targets stand for all of them."""
+        return replace(
+            self, input_ids=self.input_ids.repeat(times, 1), attention_mask=self.attention_mask.repeat(times, 1)
+        )
+
+    def parts(self, size: int) -> "Iterator[tuple[slice, Batch]]":
+        """The same rows, so many at a time, with their places; each part as wide as it must be."""
         for start in range(0, len(self.rows), size):
-            rows = slice(start, start + size)
+            rows = slice(start, min(start + size, len(self.rows)))
             mask = self.attention_mask[rows]
             width = -(-int(mask.sum(1).max()) // PAD_TO) * PAD_TO
-            yield Batch(self.rows[rows], self.input_ids[rows, :width], mask[:, :width], self.targets[rows])
+            yield rows, Batch(self.rows[rows], self.input_ids[rows, :width], mask[:, :width], self.targets[rows])
 
 
 def padded(ids: list[list[int]], pad_to: int = PAD_TO) -> tuple[Tensor, Tensor]:

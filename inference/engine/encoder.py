@@ -74,7 +74,9 @@ class TextEncoder:
         """Tokens of the longest row."""
         return int(torch.cat([self.train.lengths, self.validation.lengths]).max())
 
-    def work(self, tests: int, *, learns: int = 0, rank: int = 0, scaled: bool = False, batch: int = 1) -> Work:
+    def work(
+        self, tests: int, *, learns: int = 0, rank: int = 0, scaled: bool = False, batch: int = 1, views: int = 1
+    ) -> Work:
         """The shapes of what is done; where nothing learns, no more than the probe."""
         return Work(
             encoder=self._shape,
@@ -85,6 +87,7 @@ class TextEncoder:
             learns=learns,
             scaled=scaled,
             batch=min(batch, len(self.train)),
+            views=views,
             evaluated=EVALUATION_BATCH,
             half=has_fast_bf16(),
         )

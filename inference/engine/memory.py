@@ -63,6 +63,8 @@ class Work:
     """Whether the encoder computes in bf16."""
     scaled: bool = False
     """Whether a low-rank method also learns magnitudes."""
+    views: int = 1
+    """Of each row, in a step."""
     trials: int = 1
     """Whose weights are held at once."""
 
@@ -100,7 +102,7 @@ def need(work: Work) -> Need:
 
 def activations(work: Work) -> int:
     """What a batch keeps for its way back: its tokens, and which of them see which, twice."""
-    tokens = work.batch * work.longest
+    tokens = work.batch * work.views * work.longest
     token = trained_token(work.encoder, work.rank, half=work.half, scaled=work.scaled)
     return int(SLACK * (tokens * token + 2 * FLOAT * tokens * work.longest))
 

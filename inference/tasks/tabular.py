@@ -76,6 +76,8 @@ class Tabular:
     ) -> list[Candidate]:
         """Every learner, searched where trials are asked for, then the encoder on rows as sentences."""
         table = TableLesson(lesson, Columns.saved(features["columns"]), self.cells)
+        if options.consistency is None:  # of words a row can lack some, of cells hardly
+            options = options.model_copy(update={"consistency": 0.0})
         encoders = [TextEncoder(base, lesson, encoding(self, features, base), options) for base in bases]
         learners = [tuned(learner, options.trials) for learner in LEARNERS.values()]
         says = bool(table.columns.measured or table.columns.chosen)  # more than texts, which only an encoder reads

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inference.engine import again, probe
 from inference.engine.adapting.climb import adapted
-from inference.engine.adapting.recipe import Recipe
+from inference.engine.adapting.recipe import CONSISTENCY, Recipe
 from inference.engine.again import learned_again, whole
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson, Session
@@ -162,7 +162,7 @@ def test_a_method_learns_again_as_a_run_over_all_rows_would(tiny: Base) -> None:
     reporter = Told()
     told = learned_again(path, found, climbed, session(reporter, climbed)).outcome.model
     every = whole(found)
-    assert reporter.worked == 3 * chosen.facts["best_epoch"] * len(every.train) <= again.expected(path, found)
+    assert reporter.worked == 3 * 2 * chosen.facts["best_epoch"] * len(every.train) <= again.expected(path, found)
     # The same steps in a run that is judged on the old validation after each epoch.
     judged = Lesson(every.train, found.validation, every.train_targets, found.validation_targets, OBJECTIVE)
     candidate = encoder_path([encoder(tiny, judged)])[1]
@@ -187,6 +187,7 @@ def test_a_searchs_best_trial_learns_again_as_far_as_it_was_best(tiny: Base) -> 
     recipe = Recipe(
         rank=line.get("rank", 4), epochs=line["epochs"], batch_size=line["batch_size"], rate=line["rate"], seed=0,
         smoothing=line["smoothing"], targets=Targets(line.get("targets", "all")), layers=line.get("layers", 2),
+        consistency=CONSISTENCY,
     )  # fmt: skip
     alone = Trial.begun(0, {}, Method(line["method"]), recipe, encoder(tiny, every), head_of(climbed.done["probe"]))
     Team([alone], 8).advance({0: round(line["steps"] / line["of_steps"] * alone.run.steps)}, lambda *_: None)

@@ -84,12 +84,14 @@ def stepped(encoder: TextEncoder, trials: list[Trial], steps: int, rows_at_once:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("consistency", [0.0, 3.0])
 @pytest.mark.parametrize("rows_at_once", [32, 16, 12, 5])
 def test_trials_that_step_together_learn_what_each_would_learn_alone(
-    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+    encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch, rows_at_once: int, consistency: float
 ) -> None:
     monkeypatch.setattr("inference.engine.precision.has_fast_bf16", lambda: False)
-    together, alone = begun(encoder, RECIPES), begun(encoder, RECIPES)
+    recipes = tuple(replace(each, consistency=consistency) for each in RECIPES)
+    together, alone = begun(encoder, recipes), begun(encoder, recipes)
     losses = stepped(encoder, together, 6, rows_at_once)
     own = {key: value for each in alone for key, value in stepped(encoder, [each], 6, 8).items()}
     for number, found in losses.items():

@@ -35,7 +35,7 @@ def learned_anew(
         loss = run.step(batch_of(train, rows), number)
         if not loss < float("inf"):
             raise diverged(f"the loss became {loss} at step {number}")
-        reporter.work(3.0 * len(rows))
+        reporter.work(3.0 * recipe.views * len(rows))
         reporter.step(
             rung=f"{method.value} again", step=first + number + 1, total_steps=first + last, loss=loss,
             rate=run.optimiser.param_groups[0]["lr"], force=number == 0,

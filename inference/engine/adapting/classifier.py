@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from inference.adapters.pooling import mean_pooled
 from inference.engine.adapting.methods import Method
 from inference.engine.adapting.recipe import Recipe
+from inference.engine.adapting.views import Views
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch, by_length
 from inference.engine.encoder import EVALUATION_BATCH
@@ -27,6 +28,7 @@ class Classifier(nn.Module):
         self.method = method
         # A copy: the probe's features must come from the base as it was.
         self.encoder = method.prepared(base.model, recipe)
+        self.views = Views.within(self.encoder, wanted=recipe.views > 1)
         self.head = nn.Linear(head.weight.shape[1], head.weight.shape[0], device=device_of(base.model))
         with torch.no_grad():
             self.head.weight.copy_(head.weight)

@@ -103,8 +103,9 @@ class Adapt:
         return None if rows == 1 else replace(self, rows_at_once=(rows + 1) // 2)
 
     def passes(self) -> float:
-        """Three for each row and epoch, one for each of validation."""
-        return self.recipe.epochs * (3.0 * len(self.encoder.train) + len(self.encoder.validation))
+        """Three for each row's view and epoch, one for each row of validation."""
+        learned = 3.0 * self.recipe.views * len(self.encoder.train)
+        return self.recipe.epochs * (learned + len(self.encoder.validation))
 
     def learn(self, session: Session) -> Outcome | None:
         """None if not one epoch was evaluated within the budget."""
@@ -115,8 +116,8 @@ class Adapt:
         return reopened(self.encoder, self.method, files)
 
     def again(self) -> float:
-        """Three for each row and epoch."""
-        return 3.0 * self.recipe.epochs * self.encoder.rows
+        """Three for each row's view and epoch."""
+        return 3.0 * self.recipe.views * self.recipe.epochs * self.encoder.rows
 
     def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
         """As many epochs as the best took, by the same schedule."""
@@ -132,7 +133,8 @@ def work_of(encoder: TextEncoder, method: learning.Method, recipe: Recipe, tests
     learns = METHODS[method].size(encoder.base.model, recipe)
     low = method in (learning.Method.LORA, learning.Method.DORA)
     scaled = method is learning.Method.DORA
-    return encoder.work(tests, learns=learns, rank=recipe.rank if low else 0, scaled=scaled, batch=batch)
+    rank = recipe.rank if low else 0
+    return encoder.work(tests, learns=learns, rank=rank, scaled=scaled, batch=batch, views=recipe.views)
 
 
 def adapted(encoder: TextEncoder, method: learning.Method, recipe: Recipe, learned: Mapping[str, Tensor]) -> Adapted:
@@ -207,7 +209,7 @@ class Climb:
             if not loss < float("inf"):
                 raise diverged(f"the loss became {loss} at step {step}")
             at = replace(at, step=at.step + 1, batch_in_epoch=at.batch_in_epoch + 1, epoch_loss=at.epoch_loss + loss)
-            self._reporter.work(3.0 * len(rows))
+            self._reporter.work(3.0 * self._recipe.views * len(rows))
             self._reporter.step(
                 rung=self._candidate.rung, step=at.step, total_steps=at.first + run.steps, loss=loss,
                 rate=run.optimiser.param_groups[0]["lr"], force=step == 0,

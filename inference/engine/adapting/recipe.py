@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from tilth.contract.learning import Method, Optimiser, Targets
 from tilth.contract.messages import TrainingOptions
 
+from inference.engine.adapting.views import TWO
+
 RANK = 16
 LABEL_SMOOTHING = 0.1
+CONSISTENCY = 3.0
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,15 @@ class Recipe:
     smoothing: float = LABEL_SMOOTHING
     targets: Targets = Targets.ALL
     """Linear layers that low-rank methods adapt."""
+    consistency: float = 0.0
+    """How much two views of a row count that answer differently; 0: each row is seen once, as it is."""
     layers: int = 2
     """Of the encoder's last ones, where only these learn."""
+
+    @property
+    def views(self) -> int:
+        """Of each row, in a step."""
+        return TWO if self.consistency else 1
 
     @classmethod
     def settled(cls, options: TrainingOptions, rows: int) -> "Recipe":
@@ -38,6 +48,7 @@ class Recipe:
             optimiser=options.optimiser,
             smoothing=LABEL_SMOOTHING if options.label_smoothing is None else options.label_smoothing,
             targets=options.targets,
+            consistency=CONSISTENCY if options.consistency is None else options.consistency,
             layers=options.layers,
         )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inference.engine.adapting.classifier import Classifier
 from inference.engine.adapting.optimisers import OPTIMISERS
@@ -45,23 +45,32 @@ class Run:
         """One optimiser step (``number`` counts from 0); the batch's mean loss."""
         self.model.eval()
         loss, self.rows_at_once = within_memory(
-            lambda at_once: self._gradients(batch, at_once), self.rows_at_once, batch
+            lambda at_once: self._gradients(batch, at_once, number), self.rows_at_once, batch
         )
         take_step(self.optimiser, schedule(number, self.steps))
         return loss
 
-    def _gradients(self, batch: Batch, at_once: int) -> float:
+    def _gradients(self, batch: Batch, at_once: int, number: int) -> float:
         """The batch's mean loss, its gradients laid down."""
         self.optimiser.zero_grad()
-        return sum(self._part(part, len(batch.rows)) for part in batch.parts(at_once))
+        told, size, views = 0.0, len(batch.rows), self.model.views
+        for rows, part in batch.parts(at_once):
+            with views.drawn(self.recipe.seed, number, rows, size):
+                outputs = self.model(part.repeated(views.count))
+            loss = losses(self.objective, self.recipe, outputs, part.targets).sum() / size
+            loss.backward()  # type: ignore[no-untyped-call]
+            told += float(loss.item())
+        return told
 
-    def _part(self, part: Batch, rows: int) -> float:
-        """A part's share of the mean over all rows of its batch."""
-        outputs = self.model(part)
-        targets = part.targets.to(outputs.device)
-        loss = self.objective.loss(outputs, targets, smoothing=self.recipe.smoothing).sum() / rows
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.item())
+
+def losses(objective: Objective, recipe: Recipe, outputs: Tensor, targets: Tensor) -> Tensor:
+    """[rows] of outputs [views * rows, width]: the objective's own, and how far two views of a row are apart."""
+    targets = targets.to(outputs.device)
+    views = torch.split(outputs, len(targets))
+    found = [objective.loss(view, targets, smoothing=recipe.smoothing) for view in views]
+    if len(views) == 1:
+        return found[0]
+    return torch.stack(found).mean(0) + recipe.consistency * objective.apart(*views)
 
 
 def within_memory(work: Callable[[int], F], at_once: int, batch: Batch) -> tuple[F, int]:

@@ -95,6 +95,10 @@ class MultiLabel:
             )
         return found.sum(1)
 
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """The sum over the labels, each yes or no, in nats."""
+        return ((one.sigmoid() - other.sigmoid()) * (one - other)).sum(1) / 2
+
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """The metric that chooses, at even odds."""
         return SETS[self.selects](outputs, targets)

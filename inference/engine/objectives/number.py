@@ -74,6 +74,10 @@ class Number:
         """By name, in deviations."""
         return NUMBER[self.loss_name](outputs[:, 0], self.learnable(targets).to(outputs.dtype), smoothing)
 
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """Of two normal distributions one deviation wide."""
+        return (one - other)[:, 0].square() / 2
+
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """R², the share of the variance that is explained."""
         return float(_r2(outputs[:, 0].double()[None], self.learnable(targets)[None]).item())

@@ -55,6 +55,9 @@ class Objective(Protocol):
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """[rows], of known rows."""
 
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """[rows]: how differently two outputs of each row answer; the mean of both divergences (Kullback 1951)."""
+
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """The metric that chooses, of known rows."""
 

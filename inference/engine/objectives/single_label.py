@@ -83,6 +83,11 @@ class SingleLabel:
         found = LABEL[self.loss_name](outputs, targets, smoothing)
         return found * self.weights_of(targets).to(found.dtype)
 
+    def apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """Of two distributions over the labels, in nats."""
+        first, second = one.log_softmax(1), other.log_softmax(1)
+        return ((first.exp() - second.exp()) * (first - second)).sum(1) / 2
+
     def score(self, outputs: Tensor, targets: Tensor) -> float:
         """The metric that chooses."""
         return {**SINGLE, **BINARY}[self.selects](outputs, targets)

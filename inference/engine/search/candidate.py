@@ -66,9 +66,10 @@ class Search:
         return None if self.rows_at_once == 1 else replace(self, rows_at_once=(self.rows_at_once + 1) // 2)
 
     def passes(self) -> float:
-        """Three for each row and step that is expected, one for each judged."""
+        """Three for each row's view and step that is expected, one for each judged."""
         own = self.encoders[0]
-        return SHARE * self.trials * own.recipe.epochs * (3.0 * len(own.train) + len(own.validation))
+        learned = 3.0 * own.recipe.views * len(own.train)
+        return SHARE * self.trials * own.recipe.epochs * (learned + len(own.validation))
 
     def learn(self, session: Session) -> Outcome | None:
         """None if no trial was judged within the budget."""
@@ -81,8 +82,9 @@ class Search:
         return Outcome(self.name, self.rung, found.model, found.valid, None, found.tokens, facts)
 
     def again(self) -> float:
-        """Three for each row and epoch of one trial."""
-        return 3.0 * self.encoders[0].recipe.epochs * self.encoders[0].rows
+        """Three for each row's view and epoch of one trial."""
+        own = self.encoders[0]
+        return 3.0 * own.recipe.views * own.recipe.epochs * own.rows
 
     def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
         """By the best trial's parameters, as far down its schedule as it was best."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from inference.engine.adapting.classifier import Classifier, vectors_of
 from inference.engine.adapting.methods import copied
+from inference.engine.adapting.views import Views
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch
 
@@ -65,6 +66,7 @@ class Joint(nn.Module):
         super().__init__()
         self._models = list(models)
         self._encoder = copied(base.model, set())
+        self.views = Views.within(self._encoder, wanted=models[0].views.count > 1)
         pairs = [_pairs(model) for model in models]
         for name in sorted(set().union(*pairs)):
             parent, _, child = name.rpartition(".")
@@ -73,10 +75,9 @@ class Joint(nn.Module):
             setattr(self._encoder.get_submodule(parent), child, layer)
 
     def forward(self, batch: Batch) -> list[Tensor]:
-        """Of each trial its logits [batch, width] of the same rows."""
+        """Of each trial its logits [batch, width] of the same rows, or of the same views of them."""
         count = len(self._models)
-        ids, mask = batch.input_ids.repeat(count, 1), batch.attention_mask.repeat(count, 1)
-        vectors = vectors_of(self._encoder, Batch(batch.rows, ids, mask, batch.targets))
+        vectors = vectors_of(self._encoder, batch.repeated(count))
         return [model.head(block) for model, block in zip(self._models, vectors.chunk(count), strict=True)]
 
 

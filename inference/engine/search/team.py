@@ -7,13 +7,12 @@ from itertools import groupby
 
 import torch
 from tilth.contract.learning import Method
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.engine.adapting.classifier import evaluate_logits
-from inference.engine.adapting.steps import schedule, take_step, within_memory
+from inference.engine.adapting.steps import losses, schedule, take_step, within_memory
 from inference.engine.batches import Batch, batch_of, by_length, epoch_order
 from inference.engine.encoder import EVALUATION_BATCH, TextEncoder
-from inference.engine.precision import device_of
 from inference.engine.search.joint import Joint
 from inference.engine.search.trial import Trial
 from inference.engine.task import Examples
@@ -30,7 +29,7 @@ class Team:
     trials: list[Trial]
     rows_at_once: int
     _order: tuple[int, list[Tensor]] | None = field(default=None, init=False)
-    _joint: tuple[tuple[int, ...], nn.Module] | None = field(default=None, init=False)
+    _joint: tuple[tuple[int, ...], Joint] | None = field(default=None, init=False)
 
     @property
     def encoder(self) -> TextEncoder:
@@ -44,12 +43,12 @@ class Team:
             front = min(each.step for each in behind)
             at_front = [each for each in behind if each.step == front]
             batch = self._batch(at_front[0], front)
-            losses = self._step(at_front, batch, front)
-            for each, loss in zip(at_front, losses, strict=True):
+            told = self._step(at_front, batch, front)
+            for each, loss in zip(at_front, told, strict=True):
                 each.step += 1
                 if not loss < float("inf"):
                     each.run_away()
-            stepped(at_front, batch, losses)
+            stepped(at_front, batch, told)
 
     def outputs(self, trials: Sequence[Trial], examples: Examples) -> list[Tensor]:
         """Of each trial [rows, width] in the examples' order."""
@@ -73,37 +72,39 @@ class Team:
     def _step(self, trials: Sequence[Trial], batch: Batch, number: int) -> list[float]:
         if len(trials) == 1:
             trials[0].run.rows_at_once = self.rows_at_once
-            losses = [trials[0].run.step(batch, number)]
+            loss = trials[0].run.step(batch, number)
             self.rows_at_once = trials[0].run.rows_at_once
-            return losses
+            return [loss]
         each = self.rows_at_once // len(trials)
-        losses, each = within_memory(partial(self._gradients, trials, batch), each, batch)
+        told, each = within_memory(partial(self._gradients, trials, batch, number), each, batch)
         self.rows_at_once = each * len(trials)
-        for trial, loss in zip(trials, losses, strict=True):
+        for trial, loss in zip(trials, told, strict=True):
             if loss < float("inf"):
                 take_step(trial.run.optimiser, schedule(number, trial.run.steps))
-        return losses
-
-    def _gradients(self, trials: Sequence[Trial], batch: Batch, at_once: int) -> list[float]:
-        """Each trial's mean loss of the batch, its gradients laid down: a sum, since none depends on another's."""
-        joint, rows, told = self._joined(trials), len(batch.rows), [0.0] * len(trials)
-        for trial in trials:
-            trial.run.optimiser.zero_grad()
-        for part in batch.parts(max(1, at_once)):
-            targets = part.targets.to(device_of(joint))
-            losses = [
-                trial.run.objective.loss(outputs, targets, smoothing=trial.recipe.smoothing).sum() / rows
-                for trial, outputs in zip(trials, joint(part), strict=True)
-            ]
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            told = [before + float(loss.item()) for before, loss in zip(told, losses, strict=True)]
         return told
 
-    def _joined(self, trials: Sequence[Trial]) -> nn.Module:
+    def _gradients(self, trials: Sequence[Trial], batch: Batch, number: int, at_once: int) -> list[float]:
+        """Each trial's mean loss of the batch, its gradients laid down: a sum, since none depends on another's."""
+        joint, size, told = self._joined(trials), len(batch.rows), [0.0] * len(trials)
+        for trial in trials:
+            trial.run.optimiser.zero_grad()
+        for rows, part in batch.parts(max(1, at_once)):
+            with joint.views.drawn(trials[0].recipe.seed, number, rows, size):
+                outputs = joint(part.repeated(joint.views.count))
+            found = [
+                losses(trial.run.objective, trial.recipe, own, part.targets).sum() / size
+                for trial, own in zip(trials, outputs, strict=True)
+            ]
+            torch.stack(found).sum().backward()  # type: ignore[no-untyped-call]
+            told = [before + float(loss.item()) for before, loss in zip(told, found, strict=True)]
+        return told
+
+    def _joined(self, trials: Sequence[Trial]) -> Joint:
         """Made again when others step together."""
         numbers = tuple(trial.number for trial in trials)
         if self._joint is None or self._joint[0] != numbers:
-            joint = Joint(self.encoder.base, [trial.run.model for trial in trials]).eval()
+            joint = Joint(self.encoder.base, [trial.run.model for trial in trials])
+            joint.eval()
             self._joint = (numbers, joint)
         return self._joint[1]
 

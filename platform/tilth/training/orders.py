@@ -78,6 +78,7 @@ class Options(Strict):
     loss = serializers.ChoiceField([loss.value for loss in Loss], required=False)
     class_weights = serializers.BooleanField(required=False)
     label_smoothing = serializers.FloatField(min_value=0, max_value=0.5, required=False)
+    consistency = serializers.FloatField(min_value=0, max_value=10, required=False)
     targets = serializers.ChoiceField([targets.value for targets in Targets], required=False)
     layers = serializers.IntegerField(min_value=1, max_value=100, required=False)
     trials = serializers.IntegerField(min_value=2, max_value=64, required=False)

@@ -372,10 +372,11 @@ def ordered(**options: Any) -> TrainingOptions:
 def test_what_is_chosen_of_learning_reaches_the_trainer() -> None:
     found = ordered(
         method="dora", optimiser="adafactor", loss="focal", class_weights=True, label_smoothing=0.2, trials=8,
-        targets="query_value", layers=3,
+        targets="query_value", layers=3, consistency=0.0,
     )  # fmt: skip
     assert (found.method, found.optimiser, found.loss) == (Method.DORA, Optimiser.ADAFACTOR, Loss.FOCAL)
     assert (found.class_weights, found.label_smoothing, found.trials, found.layers) == (True, 0.2, 8, 3)
+    assert found.consistency == 0.0
     assert found.targets is Targets.QUERY_VALUE
     assert ordered() == TrainingOptions()
 
@@ -478,7 +479,15 @@ def test_a_loss_that_does_not_suit_the_target_is_refused_before_anything_is_paid
 
 
 @pytest.mark.parametrize(
-    "options", [{"method": "qlora"}, {"optimiser": "lion"}, {"trials": 1}, {"trials": 65}, {"label_smoothing": 0.9}]
+    "options",
+    [
+        {"method": "qlora"},
+        {"optimiser": "lion"},
+        {"trials": 1},
+        {"trials": 65},
+        {"label_smoothing": 0.9},
+        {"consistency": 11},
+    ],
 )
 def test_a_name_or_number_that_is_not_on_offer_is_refused(options: dict[str, Any]) -> None:
     body = JobIn(data={"model": "minilm-l6", "training_file": "file-" + "0" * 32, "options": options})
