@@ -55,6 +55,7 @@ class Recipe:
     def facts(self, method: Method) -> dict[str, int | float | str]:
         """What of it mattered to that method, for the report."""
         found: dict[str, int | float | str] = {"method": method.value, "rate": self.rate, "batch_size": self.batch_size}
+        found["consistency"] = self.consistency
         if method in (Method.LORA, Method.DORA):
             found |= {"rank": self.rank, "targets": self.targets.value}
         if method is Method.LAST_LAYERS:
