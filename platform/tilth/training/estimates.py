@@ -8,7 +8,7 @@ from tilth.contract.learning import Rung
 from tilth.contract.messages import TrainingOptions
 from tilth.core.money import Price
 
-DEFAULT_MS_PER_ROW = {Rung.BASELINE: 1.0, Rung.PROBE: 8.0, Rung.LORA: 60.0, Rung.FULL: 120.0}
+DEFAULT_MS_PER_ROW = {Rung.BASELINE: 1.0, Rung.PROBE: 8.0, Rung.LORA: 80.0, Rung.FULL: 160.0}
 """Device-milliseconds for each row by highest rung, on two CPU cores; used until LEARNED_FROM jobs have finished."""
 TRIAL_SHARE = 0.4
 """Of a whole run that a trial of a search takes: most are stopped early."""
