@@ -56,10 +56,9 @@ def _apps(configured: Settings) -> Iterator[tuple[str, Any]]:
     offers = {f"host-{offer.id}": offer for face in verticals().values() for offer in face.base_models}
     for host in sorted({*hosts().values(), SMALL}):
         for name in replicas(host, configured):
-            if host == SMALL:
-                yield name, SmallHost.options(**on_device(configured)).bind(configured)  # type: ignore[attr-defined]
-            else:
-                yield name, Host.options(**on_device(configured)).bind(offers[host], configured)  # type: ignore[attr-defined]
+            deployment: Any = SmallHost if host == SMALL else Host
+            given = [] if host == SMALL else [offers[host]]
+            yield name, deployment.options(**on_device(configured)).bind(*given, configured)
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ class Settings:
     @property
     def trainer_share_millis(self) -> int:
         """Thousandths of its device that a trainer holds: of the GPU what it takes, of the CPU an equal part of all."""
-        return max(1, int(1000 * self.gpu_share)) if self.gpu_share else 1000 // max(1, self.max_trainers)
+        return max(1, int(1000 * (self.gpu_share or 1 / max(1, self.max_trainers))))
 
 
 def settings(source: Mapping[str, str] = os.environ) -> Settings:

@@ -29,7 +29,8 @@ def test_a_base_that_was_saved_in_half_precision_learns_in_fp32(
 
 @pytest.mark.parametrize(
     ("told", "millis"),
-    [({}, 1000), ({"TILTH_MAX_TRAINERS": "2"}, 500), ({"TILTH_GPU_SHARE": "0.25", "TILTH_MAX_TRAINERS": "2"}, 250),
+    [({}, 1000), ({"TILTH_MAX_TRAINERS": "2"}, 500), ({"TILTH_MAX_TRAINERS": "1500"}, 1),
+     ({"TILTH_GPU_SHARE": "0.25", "TILTH_MAX_TRAINERS": "2"}, 250),
      ({"TILTH_GPU_SHARE": "1"}, 1000)],
 )  # fmt: skip
 def test_a_trainer_holds_its_part_of_the_gpu_or_an_equal_part_of_the_cpu(told: dict[str, str], millis: int) -> None:

@@ -66,7 +66,7 @@ class TrainingOptions(Message):
     """Whether every label weighs the same in the loss, however rare it is."""
     label_smoothing: float | None = Field(default=None, ge=0, le=0.5)
     consistency: float | None = Field(default=None, ge=0, le=10)
-    """How much two views of a row count that answer differently; 0 sees each row once, in half the time."""
+    """How much two views of a row count that answer differently; 0 sees each row once, which is quicker."""
     targets: Targets = Targets.ALL
     layers: int = Field(default=2, ge=1, le=100)
     """That learn where only the last ones do."""
