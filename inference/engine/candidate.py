@@ -124,6 +124,15 @@ class Candidate(Protocol):
 
 
 @runtime_checkable
+class Refines(Protocol):
+    """A candidate that does once more, and better, what another has found."""
+
+    @property
+    def refines(self) -> str:
+        """The other's name. It takes the other's place unless it is surely worse on validation."""
+
+
+@runtime_checkable
 class Dispensable(Protocol):
     """A candidate that the others may do without."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tilth.contract.learning import Rung
 from tilth.contract.messages import TrainingOptions
 
-from inference.engine.candidate import Candidate, Lesson, Outcome, Session
+from inference.engine.candidate import Candidate, Lesson, Outcome, Refines, Session
 from inference.engine.errors import BudgetReached, JobFault
 from inference.engine.evaluate import interval
 from inference.engine.keeping import Keeper
@@ -59,19 +59,19 @@ class Ladder:
     def climb(self) -> Climbed:
         """The best model for the budget; raises Stopped between two steps, JobFault if nothing can be learned."""
         best, reason, compared = self._first(), "the job asked for no more", None
-        for at, candidate in enumerate(self.candidates[1:], 1):
+        for candidate in self.candidates[1:]:
             if why_not := self._left_out(candidate, best):
                 reason = reason if compared else why_not
                 self._leave_out(candidate, why_not)
                 continue
-            self._keep_cheap_ones(at, best)
+            self._keep_done(candidate)
             outcome = self._learned(candidate)
             if outcome is None:
                 reason = f"{candidate.title} gave no result that could be judged"
                 self._leave_out(candidate, reason)
                 break
             best, reason, compared = self._better(candidate, outcome, best)
-        self._keep_cheap_ones(len(self.candidates), best)
+        self.keeper.keep_done(self.done)
         return Climbed(best, reason, compared, self._board, sum(each.tokens for each in self.done.values()), self.done)
 
     def _first(self) -> Outcome:
@@ -113,14 +113,14 @@ class Ladder:
         compared = compare(new, best, self.lesson)
         told = f"{100 * compared.gain:+.2f} points [{100 * compared.low:+.2f}, {100 * compared.high:+.2f}]"
         cheaper = next(each.title for each in self.candidates if each.name == best.name)
-        if compared.worth_it:
+        refined = isinstance(candidate, Refines) and candidate.refines == best.name
+        if compared.no_loss if refined else compared.worth_it:
             return new, f"{candidate.title} over {cheaper} on validation: {told}", compared
         return best, f"{candidate.title} gains too little over {cheaper} on validation: {told}", compared
 
-    def _keep_cheap_ones(self, at: int, best: Outcome) -> None:
-        """Before the first dear candidate, and at the end: from here on something servable is in a checkpoint."""
-        ahead = self.candidates[at].rung if at < len(self.candidates) else None
-        if ahead is None or HEIGHT[ahead] > HEIGHT[best.rung]:
+    def _keep_done(self, ahead: Candidate) -> None:
+        """Before each dear candidate: from the first on something servable is in a checkpoint."""
+        if HEIGHT[ahead.rung] > HEIGHT[self.candidates[0].rung]:
             self.keeper.keep_done(self.done)
 
     def _leave_out(self, candidate: Candidate, why: str) -> None:

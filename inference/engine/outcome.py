@@ -37,6 +37,11 @@ class Comparison:
         """Whether the dearer one is kept."""
         return self.gain >= LEAST_GAIN and (self.rows >= SURE or self.gain > self.error)
 
+    @property
+    def no_loss(self) -> bool:
+        """Whether the dearer one is not surely worse: within the gain's standard error."""
+        return self.gain >= -self.error
+
 
 def compare(dearer: Outcome, cheaper: Outcome, lesson: Lesson) -> Comparison:
     """Of known rows: validation's, and training's too where both were cross-fitted."""

@@ -19,6 +19,7 @@ from inference.engine.memory import tfidf
 from inference.engine.objectives.objective import Objective
 from inference.engine.objectives.single_label import SingleLabel
 from inference.engine.probe import Probe
+from inference.engine.search.best import BestTrial
 from inference.engine.search.candidate import Search
 from inference.engine.search.sampler import TOGETHER
 from inference.engine.task import Encodes, Features, Whole
@@ -119,6 +120,7 @@ def encoder_path(encoders: Sequence[TextEncoder], *, crossed: bool = False) -> l
     if options.method is Method.PROBE:
         return [*probes]
     if options.trials:
-        return [*probes, Search(tuple(encoders), options.trials, rows_at_once=recipe.batch_size * TOGETHER)]
+        search = Search(tuple(encoders), options.trials, rows_at_once=recipe.batch_size * TOGETHER)
+        return [*probes, search, *([BestTrial(search, recipe.batch_size)] if recipe.views > 1 else [])]
     methods = (Method.LORA, Method.FULL) if options.method is None else (options.method,)
     return [probes[0], *(Adapt(own, method, recipe, recipe.batch_size) for method in methods)]

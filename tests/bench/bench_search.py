@@ -1,4 +1,7 @@
-"""A search of 16 configurations beside the same 16 as full runs in sequence: seconds, and test accuracy at the end."""
+"""A search of 16 configurations beside the same 16 as full runs in sequence: seconds, and test accuracy at the end.
+
+The search's trials see each row once, its best then learns from two views of each, as every full run does.
+"""
 
 import os
 import time
@@ -17,8 +20,10 @@ from inference.engine.candidate import Outcome, Session
 from inference.engine.encoder import TextEncoder
 from inference.engine.evaluate import accuracy
 from inference.engine.keeping import Keeper
+from inference.engine.outcome import compare
 from inference.engine.probe import Probe
 from inference.engine.reporting import Reporter
+from inference.engine.search.best import BestTrial
 from inference.engine.search.candidate import Search
 from inference.engine.search.sampler import TOGETHER
 from tests.bench import banking
@@ -44,31 +49,40 @@ def run(*, full: bool) -> list[dict[str, str]]:
     probed = time.monotonic() - began
     session = replace(session, done={"probe": probe})
     began = time.monotonic()
-    found = Search((encoder,), trials, encoder.recipe.batch_size * TOGETHER).learn(session)
+    search = Search((encoder,), trials, encoder.recipe.batch_size * TOGETHER)
+    found = cast("Outcome", search.learn(session))
+    tried = time.monotonic() - began
+    session = replace(session, done={"probe": probe, search.name: found})
+    again = cast("Outcome", BestTrial(search, encoder.recipe.batch_size).learn(session))
     searched = time.monotonic() - began
+    chosen = again if compare(again, found, encoder.lesson).no_loss else found
     began = time.monotonic()
-    board = cast("Outcome", found).facts["trials"]
-    runs = [alone(encoder, line, session) for line in board]
+    board = found.facts["trials"]
+    runs = [alone(encoder, trial, session) for trial in board]
     sequence = time.monotonic() - began
     best = max((each for each in runs if each), key=lambda each: score(each, encoder))
     test = banking.rows("test") if full else banking.rows("test")[:400]
-    ours, theirs, plain = (judged(each, encoder, test) for each in (cast("Outcome", found), best, probe))
+    ours, left, theirs, plain = (judged(each, encoder, test) for each in (chosen, found, best, probe))
     return [
-        {"way": "the probe, for both", "seconds": f"{probed:,.0f}", "test accuracy": f"{100 * plain:.2f} %"},
-        {"way": f"the search, {trials} trials", "seconds": f"{searched:,.0f}", "test accuracy": f"{100 * ours:.2f} %"},
-        {
-            "way": "the same configurations as full runs in sequence", "seconds": f"{sequence:,.0f}",
-            "test accuracy": f"{100 * theirs:.2f} %", "÷ the search": f"{sequence / searched:.2f}", "goal": "≥ 3",
-        },
+        line("the probe, for both", probed, plain),
+        line("the search's best trial as it was left", tried, left),
+        line(f"the search, {trials} trials, the best again in two views", searched, ours),
+        line("the same configurations as full runs in sequence", sequence, theirs)
+        | {"÷ the search": f"{sequence / searched:.2f}", "goal": "≥ 3"},
         {"way": "the search's accuracy less the best full run's", "test accuracy": f"{100 * (ours - theirs):+.2f}",
          "goal": "≥ -0.5"},
     ]  # fmt: skip
 
 
-def alone(encoder: TextEncoder, line: dict[str, Any], session: Session) -> Outcome | None:
+def line(way: str, seconds: float, found: float) -> dict[str, str]:
+    """Of the table."""
+    return {"way": way, "seconds": f"{seconds:,.0f}", "test accuracy": f"{100 * found:.2f} %"}
+
+
+def alone(encoder: TextEncoder, trial: dict[str, Any], session: Session) -> Outcome | None:
     """One configuration of the board as a job of its own would run it, from the same probe."""
-    numbers = {name: line[name] for name in ("rate", "rank", "smoothing", "epochs", "batch_size")}
-    recipe = replace(encoder.recipe, targets=Targets(line["targets"]), **numbers)
+    numbers = {name: trial[name] for name in ("rate", "rank", "smoothing", "epochs", "batch_size")}
+    recipe = replace(encoder.recipe, targets=Targets(trial["targets"]), **numbers)
     return Adapt(encoder, Method.LORA, recipe, recipe.batch_size).learn(session)
 
 

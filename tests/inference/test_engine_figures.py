@@ -51,6 +51,8 @@ def test_a_tie_goes_to_the_cheaper_rung() -> None:
     assert Comparison(0.001, -0.01, 0.01, SURE).worth_it
     assert not Comparison(0.005, -0.01, 0.01, SURE - 1).worth_it, "within a standard error of 0.0051"
     assert Comparison(0.006, -0.01, 0.01, SURE - 1).worth_it
+    assert Comparison(-0.005, -0.015, 0.005, SURE).no_loss
+    assert not Comparison(-0.0052, -0.0152, 0.0048, SURE).no_loss
 
 
 def test_the_error_bound_of_no_errors_is_wilsons() -> None:

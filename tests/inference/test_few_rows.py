@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inference.engine import again, probe
 from inference.engine.adapting.climb import adapted
-from inference.engine.adapting.recipe import CONSISTENCY, Recipe
+from inference.engine.adapting.recipe import Recipe
 from inference.engine.again import learned_again, whole
 from inference.engine.base_models import Base
 from inference.engine.candidate import Candidate, Lesson, Session
@@ -176,8 +176,7 @@ def test_a_searchs_best_trial_learns_again_as_far_as_it_was_best(tiny: Base) -> 
     found = split()
     asked = OPTIONS.model_copy(update={"trials": 3, "epochs": None, "rank": None})
     path = encoder_path([replace(encoder(tiny, found), options=asked)])
-    search = path[-1]
-    assert isinstance(search, Search)
+    [search] = (each for each in path if isinstance(each, Search))
     climbed = climb(path, found)
     chosen = climbed.done[search.name]
     climbed = Climbed(chosen, "", None, climbed.board, 0, climbed.done)
@@ -187,7 +186,6 @@ def test_a_searchs_best_trial_learns_again_as_far_as_it_was_best(tiny: Base) -> 
     recipe = Recipe(
         rank=line.get("rank", 4), epochs=line["epochs"], batch_size=line["batch_size"], rate=line["rate"], seed=0,
         smoothing=line["smoothing"], targets=Targets(line.get("targets", "all")), layers=line.get("layers", 2),
-        consistency=CONSISTENCY,
     )  # fmt: skip
     alone = Trial.begun(0, {}, Method(line["method"]), recipe, encoder(tiny, every), head_of(climbed.done["probe"]))
     Team([alone], 8).advance({0: round(line["steps"] / line["of_steps"] * alone.run.steps)}, lambda *_: None)

@@ -73,6 +73,8 @@ class Adapt:
     method: learning.Method
     recipe: Recipe
     rows_at_once: int
+    probe: str = PROBE
+    """The name of the probe from whose head it starts."""
 
     @property
     def name(self) -> str:
@@ -121,9 +123,13 @@ class Adapt:
 
     def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
         """As many epochs as the best took, by the same schedule."""
+        return self.anew(session, lesson, outcome.facts["best_epoch"] / self.recipe.epochs)
+
+    def anew(self, session: Session, lesson: Lesson, share: float) -> Adapted:
+        """What it learns from the lesson's training rows in such a share of its steps, judged by nothing."""
         learned = learned_anew(
-            replace(self.encoder, lesson=lesson), self.method, self.recipe, probed(session),
-            share=outcome.facts["best_epoch"] / self.recipe.epochs, rows_at_once=self.rows_at_once, session=session,
+            replace(self.encoder, lesson=lesson), self.method, self.recipe, probed(session, self.probe),
+            share=share, rows_at_once=self.rows_at_once, session=session,
         )  # fmt: skip
         return adapted(self.encoder, self.method, self.recipe, learned)
 
@@ -158,7 +164,8 @@ class Climb:
         self._encoder, self._recipe = candidate.encoder, candidate.recipe
         self._reporter: Reporter = session.reporter
         torch.manual_seed(self._recipe.seed)
-        self._model = Classifier(self._encoder.base, probed(session), METHODS[candidate.method], self._recipe)
+        head = probed(session, candidate.probe)
+        self._model = Classifier(self._encoder.base, head, METHODS[candidate.method], self._recipe)
         batches = -(-len(self._encoder.train) // self._recipe.batch_size)
         self._run = Run(
             self._model, self._recipe, self._encoder.lesson.objective, steps=batches * self._recipe.epochs,

@@ -18,8 +18,7 @@ TWO = 2
 class Views:
     """Of one encoder; outside of ``drawn`` nothing is left out.
 
-    The lot is thrown by seed and step alone, so that a step is the same whether it is taken in parts, beside other
-    trials, or after a pause.
+    The lot is thrown by seed and step alone, so that a step is the same whether it is taken in parts or after a pause.
     """
 
     def __init__(self, count: int) -> None:
@@ -52,12 +51,12 @@ class Views:
             self._lot = None
 
     def of(self, hidden: Tensor) -> Tensor:
-        """hidden [trials * views * rows, seq, width] as the views see it; all trials see the same."""
+        """hidden [views * rows, seq, width] as the views see it."""
         if self._lot is None or hidden.dim() != 3:
             return hidden
         whole = torch.rand(self.count, self._batch, hidden.shape[-1], generator=self._lot) >= RATE
         kept = whole[:, self._rows].flatten(0, 1)[:, None] / (1 - RATE)
-        return hidden * kept.to(hidden).repeat(len(hidden) // len(kept), 1, 1)
+        return hidden * kept.to(hidden)
 
 
 class Lacking(nn.Dropout):

@@ -1,6 +1,6 @@
 """The candidate that searches: Optuna asks for trials, successive halving stops the hopeless, the best is kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Self
@@ -8,13 +8,12 @@ from typing import Self
 from tilth.contract.learning import Method, Rung
 
 from inference.adapters.folder import CONFIG, read_json
-from inference.engine.adapting.anew import learned_anew
-from inference.engine.adapting.climb import Adapted, adapted, probed, reopened, work_of
+from inference.engine.adapting.climb import Adapt, Adapted, probed, reopened, work_of
 from inference.engine.adapting.methods import WEIGHTS, learned_on
-from inference.engine.adapting.recipe import RANK
+from inference.engine.adapting.recipe import RANK, Recipe
 from inference.engine.candidate import Lesson, Outcome, Session
 from inference.engine.encoder import TextEncoder
-from inference.engine.memory import need
+from inference.engine.memory import Work, need
 from inference.engine.probe import probe_name
 from inference.engine.search.ground import Ground
 from inference.engine.search.hunt import Hunt
@@ -39,9 +38,10 @@ class Search:
 
     @property
     def space(self) -> Space:
-        """What varies."""
+        """What varies, around the usual recipe with each row seen once: trials only have to be told apart."""
         own = self.encoders[0]
-        return Space.of(own.options, own.recipe, [encoder.base.id for encoder in self.encoders])
+        around = replace(own.recipe, consistency=0.0)
+        return Space.of(own.options, around, [encoder.base.id for encoder in self.encoders])
 
     @property
     def rung(self) -> Rung:
@@ -54,21 +54,24 @@ class Search:
 
     def need(self, tests: int) -> int:
         """By the shapes of the largest trials, as if all were of that base and method."""
-        own = self.encoders[0].recipe
-        recipe = replace(own, rank=RANK, layers=max(LAYERS, own.layers))
-        kinds = product(self.encoders, self.space.methods)
-        works = [work_of(encoder, method, recipe, tests, self.rows_at_once) for encoder, method in kinds]
         together = min(TOGETHER, self.trials)
+        works = self.works(self.space.around, tests, self.rows_at_once)
         return max(need(replace(work, batch=self.rows_at_once, trials=together)).peak for work in works)
+
+    def works(self, recipe: Recipe, tests: int, batch: int) -> Iterator[Work]:
+        """The largest shapes of each base and method."""
+        largest = replace(recipe, rank=RANK, layers=max(LAYERS, recipe.layers))
+        for encoder, method in product(self.encoders, self.space.methods):
+            yield work_of(encoder, method, largest, tests, batch)
 
     def smaller(self) -> Self | None:
         """Half the rows at once; None at one."""
         return None if self.rows_at_once == 1 else replace(self, rows_at_once=(self.rows_at_once + 1) // 2)
 
     def passes(self) -> float:
-        """Three for each row's view and step that is expected, one for each judged."""
+        """Three for each row and step that is expected, one for each judged."""
         own = self.encoders[0]
-        learned = 3.0 * own.recipe.views * len(own.train)
+        learned = 3.0 * len(own.train)
         return SHARE * self.trials * own.recipe.epochs * (learned + len(own.validation))
 
     def learn(self, session: Session) -> Outcome | None:
@@ -82,21 +85,21 @@ class Search:
         return Outcome(self.name, self.rung, found.model, found.valid, None, found.tokens, facts)
 
     def again(self) -> float:
-        """Three for each row's view and epoch of one trial."""
+        """Three for each row and epoch of one trial."""
         own = self.encoders[0]
-        return 3.0 * own.recipe.views * own.recipe.epochs * own.rows
+        return 3.0 * own.recipe.epochs * own.rows
 
     def relearned(self, session: Session, outcome: Outcome, lesson: Lesson) -> Adapted:
         """By the best trial's parameters, as far down its schedule as it was best."""
-        line, space = outcome.facts, self.space
-        params = {name: line[name] for name in space.varied if name in line}
+        return self.best(outcome).anew(session, lesson, outcome.facts["steps"] / outcome.facts["of_steps"])
+
+    def best(self, outcome: Outcome) -> Adapt:
+        """Its best trial, as a candidate by itself."""
+        space = self.space
+        params = {name: outcome.facts[name] for name in space.varied if name in outcome.facts}
         at = space.bases.index(space.base(params))
-        encoder, method, recipe = self.encoders[at], space.method(params), space.recipe(params)
-        learned = learned_anew(
-            replace(encoder, lesson=lesson), method, recipe, probed(session, probe_name(at)),
-            share=line["steps"] / line["of_steps"], rows_at_once=self.rows_at_once, session=session,
-        )  # fmt: skip
-        return adapted(encoder, method, recipe, learned)
+        recipe = space.recipe(params)
+        return Adapt(self.encoders[at], space.method(params), recipe, self.rows_at_once, probe_name(at))
 
     def reopen(self, files: Mapping[str, bytes]) -> Adapted:
         """From the files of the best trial."""

@@ -122,11 +122,11 @@ class Hunt:
                         self._judge(trial, outputs[trial.number])
 
     def _hear(self, steps: Sequence[Stepped]) -> None:
-        reporter, views = self.session.reporter, self.live[0].recipe.views
+        reporter = self.session.reporter
         for step in steps:
             first, self._steps = self._steps == self._first, self._steps + 1
             self._tokens += step.trials * step.tokens
-            reporter.work(3.0 * views * step.rows * step.trials)
+            reporter.work(3.0 * step.rows * step.trials)
             if step.loss is not None:
                 reporter.step(rung=NAME, step=self._steps, total_steps=self._expected(), loss=step.loss, force=first)
 

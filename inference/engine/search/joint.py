@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from inference.engine.adapting.classifier import Classifier, vectors_of
 from inference.engine.adapting.methods import copied
-from inference.engine.adapting.views import Views
 from inference.engine.base_models import Base
 from inference.engine.batches import Batch
 
@@ -66,7 +65,6 @@ class Joint(nn.Module):
         super().__init__()
         self._models = list(models)
         self._encoder = copied(base.model, set())
-        self.views = Views.within(self._encoder, wanted=models[0].views.count > 1)
         pairs = [_pairs(model) for model in models]
         for name in sorted(set().union(*pairs)):
             parent, _, child = name.rpartition(".")
@@ -75,7 +73,7 @@ class Joint(nn.Module):
             setattr(self._encoder.get_submodule(parent), child, layer)
 
     def forward(self, batch: Batch) -> list[Tensor]:
-        """Of each trial its logits [batch, width] of the same rows, or of the same views of them."""
+        """Of each trial its logits [batch, width] of the same rows."""
         count = len(self._models)
         vectors = vectors_of(self._encoder, batch.repeated(count))
         return [model.head(block) for model, block in zip(self._models, vectors.chunk(count), strict=True)]

@@ -76,24 +76,22 @@ class Team:
             self.rows_at_once = trials[0].run.rows_at_once
             return [loss]
         each = self.rows_at_once // len(trials)
-        told, each = within_memory(partial(self._gradients, trials, batch, number), each, batch)
+        told, each = within_memory(partial(self._gradients, trials, batch), each, batch)
         self.rows_at_once = each * len(trials)
         for trial, loss in zip(trials, told, strict=True):
             if loss < float("inf"):
                 take_step(trial.run.optimiser, schedule(number, trial.run.steps))
         return told
 
-    def _gradients(self, trials: Sequence[Trial], batch: Batch, number: int, at_once: int) -> list[float]:
+    def _gradients(self, trials: Sequence[Trial], batch: Batch, at_once: int) -> list[float]:
         """Each trial's mean loss of the batch, its gradients laid down: a sum, since none depends on another's."""
         joint, size, told = self._joined(trials), len(batch.rows), [0.0] * len(trials)
         for trial in trials:
             trial.run.optimiser.zero_grad()
-        for rows, part in batch.parts(max(1, at_once)):
-            with joint.views.drawn(trials[0].recipe.seed, number, rows, size):
-                outputs = joint(part.repeated(joint.views.count))
+        for _, part in batch.parts(max(1, at_once)):
             found = [
-                losses(trial.run.objective, trial.recipe, own, part.targets).sum() / size
-                for trial, own in zip(trials, outputs, strict=True)
+                losses(trial.run.objective, trial.recipe, outputs, part.targets).sum() / size
+                for trial, outputs in zip(trials, joint(part), strict=True)
             ]
             torch.stack(found).sum().backward()  # type: ignore[no-untyped-call]
             told = [before + float(loss.item()) for before, loss in zip(told, found, strict=True)]

@@ -10,8 +10,8 @@ from tilth.core.money import Price
 
 DEFAULT_MS_PER_ROW = {Rung.BASELINE: 1.0, Rung.PROBE: 8.0, Rung.LORA: 80.0, Rung.FULL: 160.0}
 """Device-milliseconds for each row by highest rung, on two CPU cores; used until LEARNED_FROM jobs have finished."""
-TRIAL_SHARE = 0.4
-"""Of a whole run that a trial of a search takes: most are stopped early."""
+TRIAL_SHARE = 0.2
+"""Of a whole run that a trial of a search takes: it sees each row once and may be stopped. The best makes one more."""
 LEARNED_FROM = 5
 SETUP_MS = 2_000
 CAP_FACTOR = 6
@@ -35,7 +35,7 @@ def least_memory_mb(base_mb: int, rows: int, classes: int) -> int:
 def ms_per_row(finished: Sequence[tuple[int, int]], options: TrainingOptions) -> float:
     """Median over finished jobs' (device ms, rows); the default while there are too few."""
     rates = [max(0, spent - SETUP_MS) / rows for spent, rows in finished if rows]
-    default = DEFAULT_MS_PER_ROW[options.top] * max(1.0, TRIAL_SHARE * (options.trials or 0))
+    default = DEFAULT_MS_PER_ROW[options.top] * (1 + TRIAL_SHARE * (options.trials or 0))
     return median(rates) if len(rates) >= LEARNED_FROM else default
 
 

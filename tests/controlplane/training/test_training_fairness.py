@@ -76,8 +76,8 @@ def test_the_rate_is_learned_from_finished_jobs_and_a_default_before() -> None:
     probe, search = TrainingOptions(highest_rung=Rung.PROBE), TrainingOptions(trials=20)
     assert estimates.ms_per_row([(12_000, 100)], probe) == estimates.DEFAULT_MS_PER_ROW[Rung.PROBE]
     assert estimates.ms_per_row([(12_000, 100)] * 4 + [(900_000, 100)], probe) == 100.0
-    assert estimates.ms_per_row([], search) == pytest.approx(8 * estimates.DEFAULT_MS_PER_ROW[Rung.LORA])
-    assert estimates.ms_per_row([], TrainingOptions(trials=2)) == estimates.DEFAULT_MS_PER_ROW[Rung.LORA]
+    assert estimates.ms_per_row([], search) == pytest.approx(5 * estimates.DEFAULT_MS_PER_ROW[Rung.LORA])
+    assert estimates.ms_per_row([], TrainingOptions()) == estimates.DEFAULT_MS_PER_ROW[TrainingOptions().top]
 
 
 @pytest.mark.slow
