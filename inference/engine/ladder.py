@@ -112,8 +112,11 @@ class Ladder:
     def _better(self, candidate: Candidate, new: Outcome, best: Outcome) -> tuple[Outcome, str, Comparison]:
         compared = compare(new, best, self.lesson)
         told = f"{100 * compared.gain:+.2f} points [{100 * compared.low:+.2f}, {100 * compared.high:+.2f}]"
-        cheaper = next(each.title for each in self.candidates if each.name == best.name)
         refined = isinstance(candidate, Refines) and candidate.refines == best.name
+        if compared.few and not refined:
+            apart = "lower" if compared.loss_gain > 0 else "higher"
+            told += f"; of only {compared.rows} rows the loss decides, {abs(compared.loss_gain):.3f} {apart}"
+        cheaper = next(each.title for each in self.candidates if each.name == best.name)
         if compared.no_loss if refined else compared.worth_it:
             return new, f"{candidate.title} over {cheaper} on validation: {told}", compared
         return best, f"{candidate.title} gains too little over {cheaper} on validation: {told}", compared

@@ -11,10 +11,7 @@ from inference.engine.evaluate import interval
 LEAST_GAIN = 0.001
 """A gain under 0.1 points goes to the cheaper one."""
 SURE = 500
-"""Judged rows, below which a gain must exceed its standard error, too: the best of some epochs is often luck there.
-
-The one-standard-error rule (Breiman et al. 1984, section 3.4.3).
-"""
+"""Judged rows, below which a score tells models apart by luck; how sure they are of the right answers tells more."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,8 @@ class Comparison:
     high: float
     rows: int
     """By which both were judged."""
+    loss_gain: float
+    """By how much the dearer one's loss is lower on them, each at its own temperature; in nats of labels."""
 
     @property
     def error(self) -> float:
@@ -33,9 +32,14 @@ class Comparison:
         return (self.high - self.low) / 3.92
 
     @property
+    def few(self) -> bool:
+        """Whether too few rows judged for the score to decide."""
+        return self.rows < SURE
+
+    @property
     def worth_it(self) -> bool:
-        """Whether the dearer one is kept."""
-        return self.gain >= LEAST_GAIN and (self.rows >= SURE or self.gain > self.error)
+        """Whether the dearer one is kept: by its score, or by its loss where that cannot tell."""
+        return self.no_loss and self.loss_gain >= LEAST_GAIN if self.few else self.gain >= LEAST_GAIN
 
     @property
     def no_loss(self) -> bool:
@@ -53,8 +57,11 @@ def compare(dearer: Outcome, cheaper: Outcome, lesson: Lesson) -> Comparison:
     def gained(draws: Tensor) -> Tensor:
         return objective.resampled(new, targets, draws) - objective.resampled(old, targets, draws)
 
+    def loss(outputs: Tensor) -> float:
+        return float(objective.loss(objective.tempered(outputs, targets), targets).mean().item())
+
     gain = objective.score(new, targets) - objective.score(old, targets)
-    return Comparison(gain, *interval(gained, len(targets)), len(targets))
+    return Comparison(gain, *interval(gained, len(targets)), len(targets), loss(old) - loss(new))
 
 
 def unseen(outcome: Outcome, lesson: Lesson, *, crossed: bool) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,18 @@
 """Scores, intervals and calibration against values worked out by hand or by another library."""
 
+from dataclasses import replace
+from typing import cast
+
 import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
+from tilth.contract.learning import Rung
+from torch import Tensor
 
 from inference.engine.adapting.steps import schedule
 from inference.engine.batches import by_length, epoch_order, padded
 from inference.engine.calibrate import scope_rule, temperature
+from inference.engine.candidate import Lesson, Model, Outcome
 from inference.engine.errors import JobFault
 from inference.engine.evaluate import (
     auroc,
@@ -16,8 +22,10 @@ from inference.engine.evaluate import (
     macro_f1,
     mean_of,
 )
+from inference.engine.objectives.multi_label import MultiLabel
 from inference.engine.objectives.number import Number
-from inference.engine.outcome import SURE, Comparison
+from inference.engine.objectives.single_label import SingleLabel
+from inference.engine.outcome import SURE, Comparison, compare
 from inference.engine.task import Examples
 
 
@@ -46,13 +54,47 @@ def test_a_mean_of_is_narrower_than_two_unpaired_intervals() -> None:
 
 
 def test_a_tie_goes_to_the_cheaper_rung() -> None:
-    assert not Comparison(0.0, -0.01, 0.01, SURE).worth_it
-    assert not Comparison(0.0009, -0.01, 0.01, SURE).worth_it
-    assert Comparison(0.001, -0.01, 0.01, SURE).worth_it
-    assert not Comparison(0.005, -0.01, 0.01, SURE - 1).worth_it, "within a standard error of 0.0051"
-    assert Comparison(0.006, -0.01, 0.01, SURE - 1).worth_it
-    assert Comparison(-0.005, -0.015, 0.005, SURE).no_loss
-    assert not Comparison(-0.0052, -0.0152, 0.0048, SURE).no_loss
+    assert not Comparison(0.0, -0.01, 0.01, SURE, 1.0).worth_it
+    assert not Comparison(0.0009, -0.01, 0.01, SURE, 1.0).worth_it
+    assert Comparison(0.001, -0.01, 0.01, SURE, -1.0).worth_it
+
+
+def test_where_few_rows_judge_the_loss_decides_between_models_whose_scores_are_not_surely_apart() -> None:
+    assert Comparison(-0.005, -0.015, 0.005, SURE - 1, 0.001).worth_it
+    assert not Comparison(-0.0052, -0.0152, 0.0048, SURE - 1, 0.1).worth_it, "beyond a standard error of 0.0051"
+    assert not Comparison(0.1, 0.09, 0.11, SURE - 1, 0.0009).worth_it
+    assert not Comparison(0.1, 0.09, 0.11, SURE - 1, float("nan")).worth_it
+
+
+def outcome(outputs: Tensor) -> Outcome:
+    return Outcome("made", Rung.PROBE, cast("Model", None), outputs)
+
+
+@pytest.mark.parametrize("sure", [0.2, 5.0])
+def test_losses_are_compared_at_each_models_own_temperature(sure: float) -> None:
+    targets, made = torch.arange(60) % 3, torch.Generator().manual_seed(0)
+    right = torch.nn.functional.one_hot(targets, 3).float()
+    noise = torch.randn(60, 3, generator=made)
+    old, new = outcome(right + noise), outcome(right * 2 + noise)
+    lesson = Lesson([], [], targets[:0], targets, SingleLabel(("a", "b", "c")))
+    plain = compare(new, old, lesson)
+    scaled = compare(replace(new, valid=sure * new.valid), old, lesson)
+    assert plain.loss_gain > 0.1
+    assert scaled.loss_gain == pytest.approx(plain.loss_gain, abs=1e-4)
+    assert compare(old, new, lesson).loss_gain == pytest.approx(-plain.loss_gain)
+
+
+def test_a_loss_of_sets_and_of_numbers_is_compared_too() -> None:
+    made = torch.Generator().manual_seed(0)
+    numbers = torch.randn(40, generator=made).double()
+    near, far = (numbers[:, None] + width * torch.randn(40, 1, generator=made) for width in (0.1, 1.0))
+    lesson = Lesson([], [], numbers[:0], numbers, Number(0.0, 1.0))
+    assert compare(outcome(near), outcome(far), lesson).worth_it
+    sets = (torch.randn(40, 3, generator=made) > 0).float()
+    close, wide = (sets - 0.5 + width * torch.randn(40, 3, generator=made) for width in (0.3, 3.0))
+    lesson = Lesson([], [], sets[:0], sets, MultiLabel(("a", "b", "c")))
+    assert compare(outcome(close), outcome(wide), lesson).worth_it
+    assert compare(outcome(9 * close), outcome(close), lesson).loss_gain == pytest.approx(0, abs=1e-4)
 
 
 def test_the_error_bound_of_no_errors_is_wilsons() -> None:

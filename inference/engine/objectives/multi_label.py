@@ -123,6 +123,10 @@ class MultiLabel:
         cut = (last + rest.max()) / 2 if len(rest) else last - 1
         return (odds - cut).float()
 
+    def tempered(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """By one temperature."""
+        return outputs.double() / heat_of(outputs.double(), targets.double())
+
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Settled:
         """One temperature, and a threshold for each label, by the known rows."""
         known = self.known(targets)

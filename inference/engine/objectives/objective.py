@@ -70,6 +70,9 @@ class Objective(Protocol):
     def constant(self, targets: Tensor) -> Tensor:
         """[width]: what to answer knowing no more than the targets of training; the least a model must beat."""
 
+    def tempered(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Outputs of known rows as sure as their targets bear out."""
+
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Settled:
         """What validation fixes; rows that are not known count where they can."""
 

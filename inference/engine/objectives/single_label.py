@@ -112,6 +112,10 @@ class SingleLabel:
         counts = torch.bincount(targets[targets >= 0], minlength=self.width).float()
         return (counts.clamp(min=0.5) / counts.sum().clamp(min=1)).log()
 
+    def tempered(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """By one temperature."""
+        return outputs.double() / temperature(outputs, targets)
+
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Settled:
         """A temperature by the known rows, and the rule for what is out of scope by all."""
         known = self.known(targets)
