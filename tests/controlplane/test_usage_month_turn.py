@@ -8,10 +8,12 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from django.db import connections
+from django.db import OperationalError, connections
+from django.test import Client
 from tilth.core.clock import frozen, now
 from tilth.core.errors import Invalid, PaymentRequired
 from tilth.core.scope import tenant_scope
+from tilth.tenants.models import ApiKey
 from tilth.tenants.services import key_create, key_rotate
 from tilth.usage import services, statements
 from tilth.usage.budgets import budget_ensure, month_of
@@ -191,3 +193,37 @@ def test_a_rotated_key_ends_when_the_one_before_would_have_ended(tenant: Any) ->
         assert fresh.expires_at == ends
     with frozen(ends), pytest.raises(Invalid, match="has ended"):
         key_rotate(tenant=tenant.id, by=tenant.principal, key=fresh.id)
+
+
+def last_used(tenant: Any, key: UUID) -> datetime | None:
+    with tenant_scope(tenant.id):
+        return ApiKey.objects.get(id=key).last_used_at
+
+
+def test_a_key_knows_when_it_was_used_last_to_a_minute(tenant: Any, key: UUID, price: Price) -> None:
+    other = key_create(tenant=tenant.id, by=tenant.principal, name="idle")[0].id
+    assert last_used(tenant, key) is None
+    began = now()
+    for seconds, known in ((0, 0), (50, 0), (70, 70), (61, 70)):
+        with frozen(began + timedelta(seconds=seconds)):
+            use(tenant, price, key, 1, hold(tenant, key, 1))
+            fold_once()
+        assert last_used(tenant, key) == began + timedelta(seconds=known)
+    assert last_used(tenant, other) is None
+
+
+def test_a_key_that_asks_the_control_plane_is_used_too(tenant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, text = key_create(tenant=tenant.id, by=tenant.principal, name="reads")
+    client = Client()
+    asked = {"HTTP_AUTHORIZATION": f"Bearer {text.secret}"}
+    for seconds, known in ((0, 0), (59, 0), (61, 61)):
+        with frozen(made.created_at + timedelta(seconds=seconds)):
+            assert client.get("/v1/files", **asked).status_code == 200
+        assert last_used(tenant, made.id) == made.created_at + timedelta(seconds=known)
+
+    def full(**_: Any) -> None:
+        raise OperationalError("could not extend file: No space left on device")
+
+    monkeypatch.setattr("tilth.tenants.authentication.keys_used", full)
+    with frozen(made.created_at + timedelta(hours=1)):
+        assert client.get("/v1/files", **asked).status_code == 200

@@ -60,7 +60,7 @@ class Search:
 
     def works(self, recipe: Recipe, tests: int, batch: int) -> Iterator[Work]:
         """The largest shapes of each base and method."""
-        largest = replace(recipe, rank=RANK, layers=max(LAYERS, recipe.layers))
+        largest = replace(recipe, rank=max(RANK, recipe.rank), layers=max(LAYERS, recipe.layers))
         for encoder, method in product(self.encoders, self.space.methods):
             yield work_of(encoder, method, largest, tests, batch)
 

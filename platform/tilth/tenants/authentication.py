@@ -1,15 +1,19 @@
 """DRF's side of who is asking: an API key, or a session with its organisation; rights are denied by default."""
 
+from contextlib import suppress
 from typing import Any
 
+from django.db import OperationalError
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from tilth.core.clock import now
 from tilth.core.errors import NotAllowed, Unauthenticated
 from tilth.tenants.principal import Principal
 from tilth.tenants.scopes import Scope
-from tilth.tenants.selectors import principal_of_key
+from tilth.tenants.selectors import key_by_secret, principal_of_key
+from tilth.tenants.services import USED_TO, keys_used
 from tilth.tenants.sessions import principal_of_session
 
 MISSING = "You didn't provide an API key. Send it as 'Authorization: Bearer tilth_live_…'."
@@ -22,7 +26,7 @@ class KeyOrSession(BaseAuthentication):
         """The principal; raises Unauthenticated."""
         header = request.headers.get("Authorization", "")
         if header:
-            return principal_of_key(secret_of(header)), None
+            return _principal(secret_of(header)), None
         principal = principal_of_session(request._request)
         if principal is None:
             raise Unauthenticated(MISSING)
@@ -33,6 +37,15 @@ class KeyOrSession(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Makes DRF answer 401, not 403."""
         return "Bearer"
+
+
+def _principal(secret: str) -> Principal:
+    """Of a key, which is used by this; a database that can only be read refuses nobody for that."""
+    key = key_by_secret(secret)
+    if key.last_used_at is None or key.last_used_at < now() - USED_TO:
+        with suppress(OperationalError):
+            keys_used(tenant=key.tenant_id, at={key.id: now()})
+    return principal_of_key(key)
 
 
 def secret_of(header: str) -> str:

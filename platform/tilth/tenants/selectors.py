@@ -15,8 +15,8 @@ from tilth.tenants.scopes import ROLE_SCOPES, Role, Scope
 WRONG_KEY = "Incorrect API key provided. You can find your keys on the page Keys of your dashboard."
 
 
-def principal_of_key(secret: str) -> Principal:
-    """The principal behind a key; raises Unauthenticated, without a query if the CRC is wrong."""
+def key_by_secret(secret: str) -> ApiKey:
+    """The key, if it is good for now; raises Unauthenticated, without a query if the CRC is wrong."""
     if not well_formed(secret):
         raise Unauthenticated(WRONG_KEY)
     digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -24,6 +24,11 @@ def principal_of_key(secret: str) -> Principal:
         key = ApiKey.unscoped.filter(secret_sha256=digest).first()
     if key is None or key.revoked_at or (key.expires_at and key.expires_at <= now()):
         raise Unauthenticated(WRONG_KEY)
+    return key
+
+
+def principal_of_key(key: ApiKey) -> Principal:
+    """The principal behind a key."""
     scopes = frozenset(Scope(scope) for scope in key.scopes)
     return Principal(tenant=key.tenant_id, actor=f"key:{key.id.hex}", scopes=scopes, key=key.id)
 

@@ -2,10 +2,12 @@
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db.models import Q
 from django.utils.text import slugify
 
 from tilth.accounts.models import User
@@ -22,6 +24,7 @@ from tilth.tenants.selectors import invitation_by_token
 INVITATION_LIFE = timedelta(days=7)
 ROTATION_LIFE = timedelta(hours=24)
 BROWSER_LIFE = timedelta(minutes=15)
+USED_TO = timedelta(minutes=1)
 
 
 def organisation_create(*, name: str, owner: UUID) -> UUID:
@@ -64,6 +67,15 @@ def key_create(
     )  # fmt: skip
     audit(by.actor, "key.create", key.id.hex, name=name, scopes=sorted(scopes))
     return key, text
+
+
+@in_tenant
+def keys_used(*, tenant: UUID, at: Mapping[UUID, datetime]) -> None:
+    """When keys were used last, as exact as USED_TO: not every request needs a write. In the order of their ids."""
+    for key, moment in sorted(at.items()):
+        ApiKey.objects.filter(Q(last_used_at__isnull=True) | Q(last_used_at__lt=moment - USED_TO), id=key).update(
+            last_used_at=moment
+        )
 
 
 @in_tenant

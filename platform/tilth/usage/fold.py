@@ -1,7 +1,7 @@
 """The fold: what is pending becomes spent, owed and free again, for each tenant in one transaction."""
 
 from collections import Counter
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from tilth.core.crash import crash_point
 from tilth.core.ids import uuid7
 from tilth.core.money import Price as Rate
 from tilth.core.scope import in_tenant
+from tilth.tenants.services import keys_used
 from tilth.usage import statements
 from tilth.usage.budgets import budget_ensure, key_budget
 from tilth.usage.models import Budget, Hold, LedgerEntry, PendingFold, Price
@@ -47,8 +48,9 @@ def _fold_all(tenant: UUID) -> int:
 @in_tenant
 def tenant_fold(*, tenant: UUID) -> int:
     """One batch of a tenant. Budgets are locked last, so a gateway's holds wait for two statements at most."""
-    groups, holds, count = _take(tenant)
+    groups, holds, used, count = _take(tenant)
     crash_point("fold.taken")
+    keys_used(tenant=tenant, at=used)
     spent: Counter[UUID] = Counter()
     for (month, price, key), quantity in sorted(groups.items(), key=str):
         _count(tenant, month, price, key, quantity, spent)
@@ -72,18 +74,22 @@ def tenant_sweep(*, tenant: UUID) -> int:
     return len(ids)
 
 
-def _take(tenant: UUID) -> tuple[Counter[tuple[date, UUID, UUID | None]], list[UUID], int]:
+def _take(tenant: UUID) -> tuple[Counter[tuple[date, UUID, UUID | None]], list[UUID], dict[UUID, datetime], int]:
+    """Quantities, holds to give back, when each key was used last, and how many entries these were."""
     groups: Counter[tuple[date, UUID, UUID | None]] = Counter()
     holds: list[UUID] = []
+    used: dict[UUID, datetime] = {}
     count = 0
     with connection.cursor() as cursor:
         cursor.execute(statements.TAKE, {"tenant": tenant, "limit": BATCH})
-        for month, price, key, quantity, given_back, rows in cursor.fetchall():
+        for month, price, key, quantity, given_back, rows, last in cursor.fetchall():
             holds += given_back
             count += rows
             if price is not None:
                 groups[month, price, key] += quantity
-    return groups, holds, count
+            if key is not None:
+                used[key] = max(last, used.get(key, last))
+    return groups, holds, used, count
 
 
 def _count(tenant: UUID, month: date, price_id: UUID, key: UUID | None, quantity: int, spent: Counter[UUID]) -> None:

@@ -90,7 +90,8 @@ TAKE = """WITH taken AS (
         FOR UPDATE SKIP LOCKED))
     RETURNING event, hold)
 SELECT date_trunc('month', event.occurred_at AT TIME ZONE 'UTC')::date, event.price_id, event.key,
-    coalesce(sum(event.quantity), 0)::bigint, array_remove(array_agg(taken.hold), NULL), count(*)
+    coalesce(sum(event.quantity), 0)::bigint, array_remove(array_agg(taken.hold), NULL), count(*),
+    max(event.occurred_at)
 FROM taken LEFT JOIN usage_usageevent event ON event.tenant_id = %(tenant)s AND event.id = taken.event
 GROUP BY 1, 2, 3"""
 

@@ -60,12 +60,12 @@ def test_room_that_is_only_held_for_others_is_waited_for(rig: Rig, lender: Any) 
 
 @pytest.mark.slow
 def test_the_cap_of_the_key_that_asked_ends_a_batch_and_its_spending_counts(rig: Rig, lender: Any) -> None:
-    from tilth.tenants.selectors import principal_of_key
+    from tilth.tenants.selectors import key_by_secret, principal_of_key
     from tilth.tenants.services import key_create
     from tilth.usage.fold import fold_once
 
     _, text = key_create(tenant=lender.id, by=lender.principal, name="capped", monthly_cap_micro_usd=300 * ROW)
-    by = principal_of_key(text.secret)
+    by = principal_of_key(key_by_secret(text.secret))
     batch = rig.begun(lender, TABLE, model="ft:credit", by=by)
     for _ in range(3):
         rig.runner.work(lender.id, batch)
