@@ -215,10 +215,10 @@ def test_a_key_knows_when_it_was_used_last_to_a_minute(tenant: Any, key: UUID, p
 def test_a_key_that_asks_the_control_plane_is_used_too(tenant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made, text = key_create(tenant=tenant.id, by=tenant.principal, name="reads")
     client = Client()
-    asked = {"HTTP_AUTHORIZATION": f"Bearer {text.secret}"}
+    asked = {"Authorization": f"Bearer {text.secret}"}
     for seconds, known in ((0, 0), (59, 0), (61, 61)):
         with frozen(made.created_at + timedelta(seconds=seconds)):
-            assert client.get("/v1/files", **asked).status_code == 200
+            assert client.get("/v1/files", headers=asked).status_code == 200
         assert last_used(tenant, made.id) == made.created_at + timedelta(seconds=known)
 
     def full(**_: Any) -> None:
@@ -226,4 +226,4 @@ def test_a_key_that_asks_the_control_plane_is_used_too(tenant: Any, monkeypatch:
 
     monkeypatch.setattr("tilth.tenants.authentication.keys_used", full)
     with frozen(made.created_at + timedelta(hours=1)):
-        assert client.get("/v1/files", **asked).status_code == 200
+        assert client.get("/v1/files", headers=asked).status_code == 200
