@@ -102,6 +102,7 @@ def test_a_list_of_files_takes_as_many_queries_however_many_files(tenant: Any, s
         return len(captured)
 
     stored_file(tenant, GOOD)
+    queries()  # the first call of a minute also writes that its key was used
     few = queries()
     for _ in range(5):
         stored_file(tenant, GOOD)
