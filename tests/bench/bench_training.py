@@ -1,4 +1,4 @@
-"""Time until the checkpoint that validation chose is right on 92.5 % of banking77's test rows."""
+"""Time until the checkpoint that validation chose is right on 92.5 % of banking77's test rows; in short on 90 %."""
 
 import contextlib
 import copy
@@ -44,7 +44,8 @@ from tests.bench import banking
 from tests.bench.silent import Silent
 
 NAME = "training"
-GOAL = 0.925
+GOAL, SHORT = 0.925, 0.9
+"""Of the test rows; the second is there before anything but the probe has learned."""
 EPOCHS = 15
 RATES = (5e-4, 1e-3, 2e-3)
 
@@ -69,8 +70,9 @@ class Data:
 
 @dataclass
 class Watch:
-    """Seconds of work, stopped while a test set is looked at."""
+    """Seconds of work until a goal, stopped while a test set is looked at."""
 
+    goal: float
     begun: float = field(default_factory=time.monotonic)
     idle: float = 0.0
 
@@ -80,17 +82,20 @@ class Watch:
 
 def run(*, full: bool) -> list[dict[str, str]]:
     """Ours, then the other way at three learning rates, each until the goal or 2.5 times ours (in short: one, 90 s)."""
+    goal = GOAL if full else SHORT
     if absent := banking.missing():
         return absent
     torch.set_num_threads(os.cpu_count() or 1)
     limits.keep_freed()
     base = load_base(vertical("support_chat").base_models[0])
     data = read(base)
-    ours, found = by_the_ladder(base, data)
+    ours, found = by_the_ladder(base, data, goal)
     rates, cap = (RATES, max(240.0, 2.5 * ours)) if full else (RATES[1:2], 90.0)
-    lines = [told(shown("Tilth's ladder", ours, found, ours))]
+    lines = [told(shown("Tilth's ladder", ours, found, ours, goal))]
     for rate in rates:
-        lines.append(told(shown(f"HF Trainer + peft, lr {rate:g}", *by_trainer(base, data, rate, cap), ours)))
+        lines.append(
+            told(shown(f"HF Trainer + peft, lr {rate:g}", *by_trainer(base, data, rate, cap, goal), ours, goal))
+        )
     return lines
 
 
@@ -157,7 +162,7 @@ class Watching:
 
     def _judge(self, valid: float, logits: Tensor) -> None:
         self.best = max(self.best, (valid, accuracy(logits.argmax(1), self._data.test.targets)))
-        if self.best[1] >= GOAL:
+        if self.best[1] >= self._watch.goal:
             raise Reached
 
     def _pausing(self, look: Any) -> Any:
@@ -167,9 +172,9 @@ class Watching:
         return found
 
 
-def by_the_ladder(base: Base, data: Data) -> tuple[float, float]:
+def by_the_ladder(base: Base, data: Data, goal: float) -> tuple[float, float]:
     """Seconds until the goal, or for the whole climb; and the chosen checkpoint's test accuracy."""
-    watch = Watch()
+    watch = Watch(goal)
     keeper = Watching(base, data, watch)
     options = TrainingOptions(seed=0, minimum_gain=0.0)
     lesson = data.lesson()
@@ -181,7 +186,7 @@ def by_the_ladder(base: Base, data: Data) -> tuple[float, float]:
     return -watch.seconds(), keeper.best[1]
 
 
-def by_trainer(base: Base, data: Data, rate: float, cap: float) -> tuple[float, float]:
+def by_trainer(base: Base, data: Data, rate: float, cap: float, goal: float) -> tuple[float, float]:
     """The same with transformers' Trainer; negative seconds: not reached within them."""
     model = AutoModelForSequenceClassification.from_pretrained(base.tokenizer.name_or_path, num_labels=data.classes)
     config = LoraConfig(
@@ -200,21 +205,21 @@ def by_trainer(base: Base, data: Data, rate: float, cap: float) -> tuple[float, 
             eval_dataset=as_rows(data.validation), data_collator=DataCollatorWithPadding(base.tokenizer),
             compute_metrics=lambda found: {"accuracy": float((found[0].argmax(1) == found[1]).mean())},
         )  # fmt: skip
-        watching = TrainerWatching(trainer, data, cap)
+        watching = TrainerWatching(trainer, data, cap, goal)
         trainer.add_callback(watching)
         with contextlib.suppress(Reached):
             trainer.train()
     seconds = watching.watch.seconds()
-    return (seconds if watching.best[1] >= GOAL else -seconds), watching.best[1]
+    return (seconds if watching.best[1] >= goal else -seconds), watching.best[1]
 
 
 class TrainerWatching(TrainerCallback):
     """Looks at the test accuracy of the best epoch so far; stops at the goal or the cap."""
 
-    def __init__(self, trainer: Trainer, data: Data, cap: float) -> None:
+    def __init__(self, trainer: Trainer, data: Data, cap: float, goal: float) -> None:
         self._trainer, self._test, self._cap = trainer, as_rows(data.test), cap
         self._looking = False
-        self.watch = Watch()
+        self.watch = Watch(goal)
         self.best = (-1.0, 0.0)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
@@ -225,7 +230,7 @@ class TrainerWatching(TrainerCallback):
         self.watch.idle += time.monotonic() - begun
         self._looking = False
         self.best = max(self.best, (metrics["eval_accuracy"], found["test_accuracy"]))
-        if self.best[1] >= GOAL:
+        if self.best[1] >= self.watch.goal:
             raise Reached
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -241,11 +246,11 @@ def as_rows(examples: Examples) -> Any:
     ]
 
 
-def shown(way: str, seconds: float, found: float, ours: float) -> dict[str, str]:
+def shown(way: str, seconds: float, found: float, ours: float, goal: float) -> dict[str, str]:
     """One line; a time with > was not enough."""
     told = f"{abs(seconds):,.0f}" if seconds > 0 else f"> {-seconds:,.0f}"
     ratio = "" if seconds == ours else f"{'' if seconds > 0 else '< '}{ours / abs(seconds):.2f}"
     return {
-        "way": way, "seconds to 92.5 %": told, "test accuracy then": f"{100 * found:.2f} %",
+        "way": way, f"seconds to {100 * goal:g} %": told, "test accuracy then": f"{100 * found:.2f} %",
         "Tilth : this": ratio, "goal": "≤ 0.5" if ratio else "",
     }  # fmt: skip
