@@ -4,11 +4,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import psycopg
 import pytest
-from django.db import OperationalError, connections
+from django.db import InternalError, OperationalError, connections
 from django.test import Client
 from tilth.core.clock import frozen, now
 from tilth.core.errors import Invalid, PaymentRequired
@@ -221,9 +222,10 @@ def test_a_key_that_asks_the_control_plane_is_used_too(tenant: Any, monkeypatch:
             assert client.get("/v1/files", headers=asked).status_code == 200
         assert last_used(tenant, made.id) == made.created_at + timedelta(seconds=known)
 
-    def full(**_: Any) -> None:
-        raise OperationalError("could not extend file: No space left on device")
-
-    monkeypatch.setattr("tilth.tenants.authentication.keys_used", full)
-    with frozen(made.created_at + timedelta(hours=1)):
-        assert client.get("/v1/files", headers=asked).status_code == 200
+    for refused in (
+        OperationalError("could not extend file: No space left on device"),
+        InternalError("cannot execute UPDATE in a read-only transaction"),
+    ):
+        monkeypatch.setattr("tilth.tenants.authentication.keys_used", Mock(side_effect=refused))
+        with frozen(made.created_at + timedelta(hours=1)):
+            assert client.get("/v1/files", headers=asked).status_code == 200

@@ -82,6 +82,7 @@ def test_it_is_the_run_that_a_job_with_its_numbers_makes(tiny: Base) -> None:
     assert not reporter.notes
 
 
+@pytest.mark.slow
 def test_the_search_keeps_its_place_where_two_views_are_surely_worse(
     attempts: Attempts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -40,10 +40,10 @@ class KeyOrSession(BaseAuthentication):
 
 
 def _principal(secret: str) -> Principal:
-    """Of a key, which is used by this; a database that can only be read refuses nobody for that."""
+    """Of a key, which is used by this; a database that is full or can only be read refuses nobody for that."""
     key = key_by_secret(secret)
     if key.last_used_at is None or key.last_used_at < now() - USED_TO:
-        with suppress(OperationalError):
+        with suppress(OperationalError, InternalError):
             keys_used(tenant=key.tenant_id, at={key.id: now()})
     return principal_of_key(key)
 
